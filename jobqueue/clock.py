@@ -1,0 +1,95 @@
+"""Time and chance, injected.
+
+Leases and `runAt` are compared by many machines, so the time in them is the database server's: the local
+clock corrected by an offset that `ServerClock` is told after each `hello`. Within a process it never goes
+back, so a correction can delay a lease but never shorten one that was already written.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Protocol
+
+from jobqueue.job import JobId, LeaseId, to_milliseconds
+
+CLOCK_STEP = timedelta(seconds=1)
+"""A correction larger than this is a step: worth a log line, and a new start for the reaper's patience."""
+
+
+class Clock(Protocol):
+    """Where the engine takes its time from."""
+
+    def now(self) -> datetime:
+        """The server's time: aware, UTC, whole milliseconds, never earlier than an answer before."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that only runs forward, for measuring how long something took."""
+        ...
+
+
+class ServerClock:
+    """The local clock, corrected to the server's. Safe to use from several threads."""
+
+    def __init__(self, *, local: Callable[[], float] = time.time) -> None:
+        self._local = local
+        self._offset = timedelta(0)
+        self._latest = datetime.fromtimestamp(0, UTC)
+        self._lock = threading.Lock()
+
+    @property
+    def offset(self) -> timedelta:
+        """How far the server's clock is ahead of this machine's."""
+        return self._offset
+
+    def now(self) -> datetime:
+        """The server's time as far as this process knows it."""
+        reading = datetime.fromtimestamp(self._local(), UTC) + self._offset
+        with self._lock:
+            self._latest = max(self._latest, to_milliseconds(reading))
+            return self._latest
+
+    def monotonic(self) -> float:
+        """Seconds since some moment in the past."""
+        return time.monotonic()
+
+    def correct(self, offset: timedelta) -> bool:
+        """Take a newly measured offset. Returns whether it was a step rather than drift."""
+        step = abs(offset - self._offset) > CLOCK_STEP
+        self._offset = offset
+        return step
+
+
+class Identifiers:
+    """Makes ids and sequence numbers that are unique across processes and ordered within this one."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self._random = random or Random(os.urandom(16))
+        self._process = self._random.getrandbits(40)
+        self._counter = self._random.getrandbits(23)
+        self._last_seq = 0
+
+    def job_id(self, now: datetime) -> JobId:
+        """24 hex digits in the layout of an ObjectId: seconds, process, counter. Jobs created in one second
+        by one process sort in the order of their creation."""
+        self._counter = (self._counter + 1) & 0xFFFFFF
+        return JobId(f"{int(now.timestamp()) & 0xFFFFFFFF:08x}{self._process:010x}{self._counter:06x}")
+
+    def lease_id(self) -> LeaseId:
+        """A lease id that was never used before."""
+        return LeaseId(f"{self._random.getrandbits(96):024x}")
+
+    def token(self) -> str:
+        """A random mark: insert ids, worker ids."""
+        return f"{self._random.getrandbits(64):016x}"
+
+    def seq(self, now: datetime) -> int:
+        """Creation order: microseconds with random low bits, strictly increasing in this process, an int64."""
+        micros = int(now.timestamp() * 1000) * 1000
+        self._last_seq = max(self._last_seq + 1, micros + self._random.getrandbits(9))
+        return self._last_seq

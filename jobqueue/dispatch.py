@@ -1,0 +1,115 @@
+"""From "stored" to "at hand": the ids this process could claim next, in claim order.
+
+The order is strict as of the last look at the store. `ReadyQueue` keeps a *horizon*: it knows every pending
+job that sorts before it, and nothing about those behind. A job offered locally is taken in only when it sorts
+before the horizon; one behind it is in the store anyway, where a later look will find it in its turn. After a
+look that left nothing behind, the horizon is open and every local job is taken without another look.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from jobqueue.job import Candidate, Job, JobId
+from jobqueue.repository import Window
+
+
+class Dispatcher(Protocol):
+    """Where the service hands over jobs that are stored. Never blocks, never fails, may do nothing: what is
+    not taken here is found in the store."""
+
+    def offer(self, jobs: Sequence[Job]) -> None:
+        """These jobs were just stored; those that are due may be run at once."""
+        ...
+
+    def offer_candidates(self, candidates: Sequence[Candidate]) -> None:
+        """These jobs just became pending."""
+        ...
+
+    def interrupt(self, job_id: JobId) -> None:
+        """This running job was asked to stop; if it runs here, stop it now."""
+        ...
+
+
+class ReadyQueue:
+    """Candidates in claim order, bounded, correct up to its horizon."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._sorted: list[Candidate] = []
+        self._ids: set[JobId] = set()
+        self._horizon: Candidate | None = None
+        self._open = False
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pending job, as of the last look, is at hand."""
+        return self._open
+
+    @property
+    def horizon(self) -> Candidate | None:
+        """Where the last look ended; None when it left nothing behind, or when there was none."""
+        return self._horizon
+
+    def offer(self, candidates: Iterable[Candidate]) -> bool:
+        """Take in what sorts before the horizon. Returns whether all of it was taken."""
+        taken_all = True
+        for candidate in candidates:
+            taken_all = self._insert(candidate) and taken_all
+        return taken_all
+
+    def look(self, window: Window, *, from_head: bool) -> None:
+        """Take in what a look at the store found: from its head, or from the old horizon on."""
+        last = window.candidates[-1] if window.candidates else self._horizon
+        self._open, self._horizon = window.complete, None if window.complete else last
+        if from_head and not window.complete:
+            # What lies beyond is not known without gaps any more, so it must not be claimed yet.
+            self._drop_beyond(last)
+        for candidate in window.candidates:
+            self._insert(candidate)
+
+    def take(self, count: int) -> list[Candidate]:
+        """Remove and return the first `count`."""
+        taken, self._sorted = self._sorted[:count], self._sorted[count:]
+        self._ids.difference_update(candidate.id for candidate in taken)
+        return taken
+
+    def discard(self, ids: Iterable[JobId]) -> None:
+        """Forget these, wherever they are."""
+        gone = self._ids.intersection(ids)
+        if gone:
+            self._sorted = [candidate for candidate in self._sorted if candidate.id not in gone]
+            self._ids -= gone
+
+    def close(self) -> None:
+        """The store has work that is not known here: nothing but a look at it opens the horizon again."""
+        if self._open:
+            self._open = False
+            self._horizon = self._sorted[-1] if self._sorted else None
+
+    def _insert(self, candidate: Candidate) -> bool:
+        if candidate.id in self._ids:
+            return True
+        if not self._open and (self._horizon is None or candidate > self._horizon):
+            return False
+        bisect.insort(self._sorted, candidate)
+        self._ids.add(candidate.id)
+        return len(self._sorted) <= self._capacity or self._evict_last() != candidate
+
+    def _evict_last(self) -> Candidate:
+        last = self._sorted.pop()
+        self._ids.remove(last.id)
+        # Everything before the evicted one is still known without gaps.
+        self._open = False
+        self._horizon = self._sorted[-1] if self._sorted else None
+        return last
+
+    def _drop_beyond(self, last: Candidate | None) -> None:
+        keep = bisect.bisect_right(self._sorted, last) if last is not None else 0
+        self._ids.difference_update(candidate.id for candidate in self._sorted[keep:])
+        del self._sorted[keep:]

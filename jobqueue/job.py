@@ -1,0 +1,209 @@
+"""The job: its document, its states, and every legal move between them.
+
+`Job` is what a document of the collection `jobs` says; `JobView` is the part of it that clients see.
+The names are the same everywhere: `run_at` here is `runAt` in MongoDB and in JSON. Fields that are not
+set are absent there, never null (a null would fill the unique indexes). Nothing in this module does I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple, NewType, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+JobId = NewType("JobId", str)
+LeaseId = NewType("LeaseId", str)
+WorkerId = NewType("WorkerId", str)
+
+JsonValue = Any
+"""A JSON value that BSON can carry: `values.py` says exactly which."""
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""What an id, a type and a queue may look like; matched in full."""
+
+DEFAULT_NAME = "default"
+PRIORITY_RANGE = range(-1000, 1001)
+MAX_RETRIES_RANGE = range(1, 101)
+MAX_TAGS = 20
+MAX_TAG_LENGTH = 64
+MAX_KEY_LENGTH = 255
+MAX_ERRORS = 20
+MAX_ERROR_MESSAGE_BYTES = 2048
+MAX_RESULT_BYTES = 64 * 1024
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+class Status(StrEnum):
+    """Where a job stands. A worker that dies leaves `processing` behind; the rescue takes it from there."""
+
+    SCHEDULED = "scheduled"
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+WAITING = frozenset({Status.SCHEDULED, Status.PENDING})
+FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One legal change of state: from any of `sources` to one of `targets`."""
+
+    sources: frozenset[Status]
+    targets: frozenset[Status]
+
+
+def _move(sources: set[Status], targets: set[Status]) -> Move:
+    return Move(frozenset(sources), frozenset(targets))
+
+
+MOVES: Mapping[str, Move] = {
+    "promote": _move({Status.SCHEDULED}, {Status.PENDING}),
+    "claim": _move({Status.PENDING}, {Status.PROCESSING}),
+    "complete": _move({Status.PROCESSING}, {Status.COMPLETED}),
+    "retry": _move({Status.PROCESSING}, {Status.SCHEDULED, Status.CANCELLED}),
+    "fail": _move({Status.PROCESSING}, {Status.FAILED}),
+    "snooze": _move({Status.PROCESSING}, {Status.SCHEDULED, Status.CANCELLED}),
+    "release": _move({Status.PROCESSING}, {Status.PENDING, Status.CANCELLED}),
+    "abandon": _move({Status.PROCESSING}, {Status.CANCELLED}),
+    "rescue": _move({Status.PROCESSING}, {Status.PENDING, Status.FAILED, Status.CANCELLED}),
+    "cancel": _move({Status.SCHEDULED, Status.PENDING}, {Status.CANCELLED}),
+    "redrive": _move({Status.FAILED, Status.CANCELLED}, {Status.PENDING}),
+}
+"""Every legal move, once. Each is one verb of the repository; the contract tests hold the two together.
+Moves out of `processing` reach `cancelled` when the job was asked to stop while it ran."""
+
+
+def to_milliseconds(moment: datetime) -> datetime:
+    """Truncate to what BSON keeps, so that a first answer and a later one show the same time."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def to_rfc3339(moment: datetime) -> str:
+    """Write a time as every answer shows it: UTC, always with milliseconds, `2026-02-02T05:30:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+T = TypeVar("T")
+Instant = Annotated[datetime, PlainSerializer(to_rfc3339, return_type=str, when_used="json")]
+Absent = Annotated[T | None, Field(default=None, exclude_if=lambda value: value is None)]
+"""A field that is left out, in MongoDB and in JSON, while it is not set."""
+
+
+class Document(BaseModel):
+    """Base of everything that is stored: camelCase outside, snake_case inside, immutable."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", allow_inf_nan=True
+    )
+
+
+class LeaseView(Document):
+    worker_id: WorkerId
+    expires_at: Instant
+
+
+class Lease(LeaseView):
+    """The right to run one attempt. Every write of that attempt is conditional on `id`."""
+
+    id: LeaseId
+
+
+class AttemptError(Document):
+    """Why one attempt did not succeed. `attempt` is the retryCount it ran under."""
+
+    attempt: int
+    at: Instant
+    type: str
+    message: str
+    worker_id: Absent[str] = None
+
+
+class Progress(Document):
+    percent: Absent[float] = None
+    message: Absent[str] = None
+
+
+class LastOutcome(Document):
+    """Which lease wrote its outcome last, and which; a repeated write after a lost answer is recognised by it."""
+
+    lease_id: LeaseId
+    kind: str
+
+
+class JobView(Document):
+    """A job as clients see it."""
+
+    id: JobId
+    type: str = DEFAULT_NAME
+    queue: str = DEFAULT_NAME
+    payload: JsonValue = None
+    priority: int = 0
+    status: Status = Status.PENDING
+    retry_count: int = 0
+    max_retries: int = 3
+    run_at: Instant = EPOCH
+    timeout_seconds: Absent[float] = None
+    created_at: Instant = EPOCH
+    updated_at: Instant = EPOCH
+    started_at: Absent[Instant] = None
+    finished_at: Absent[Instant] = None
+    lease: Absent[LeaseView] = None
+    cancel_requested_at: Absent[Instant] = None
+    errors: Absent[list[AttemptError]] = None
+    result: Absent[JsonValue] = None
+    progress: Absent[Progress] = None
+    tags: Absent[list[str]] = None
+    idempotency_key: Absent[str] = None
+    unique_key: Absent[str] = None
+    traceparent: Absent[str] = None
+    fault: Absent[dict[str, JsonValue]] = None
+    redrives: Absent[int] = None
+
+
+class Job(JobView):
+    """A job as MongoDB has it: the view, and what only the engine needs."""
+
+    lease: Absent[Lease] = None
+    seq: int = 0
+    insert_id: Absent[str] = None
+    fingerprint: Absent[str] = None
+    last_outcome: Absent[LastOutcome] = None
+
+    @property
+    def attempts_left(self) -> int:
+        """How many more claims this job may have."""
+        return max(0, self.max_retries - self.retry_count)
+
+
+class Candidate(NamedTuple):
+    """A pending job that could be claimed, in the order in which that is to happen: highest priority first,
+    then the longest due, then by id. Comparing two of them compares that order."""
+
+    rank: int
+    """The priority, negated: the smallest rank runs first."""
+    run_at: datetime
+    id: JobId
+    queue: str
+
+    @classmethod
+    def of(cls, job: Job) -> Candidate:
+        """The candidate that stands for a job."""
+        return cls(-job.priority, job.run_at, job.id, job.queue)
+
+
+class Claim(NamedTuple):
+    """One attempt at one job: the pair that every write of the attempt is conditional on."""
+
+    job_id: JobId
+    lease_id: LeaseId

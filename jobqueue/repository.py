@@ -1,0 +1,306 @@
+"""What the service and the engine may ask of the store: one verb per move, each fenced by its guard.
+
+This is the port; `mongo.py` is the adapter. Promises of every implementation:
+
+- A verb that returns has had its write acknowledged by a majority, journalled. `Unavailable` means that
+  nothing is known to have been written; `OutcomeUnknown` that it may have been.
+- Every write of an attempt is conditional on `(id, lease id)` and raises `LeaseLost` when they do not match.
+- Verbs for many jobs treat each job by itself: one bad item never fails its neighbours.
+- `at` and `now` are the caller's clock (the server's time); the store never looks at its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from jobqueue.errors import JobQueueError
+from jobqueue.job import (
+    AttemptError,
+    Candidate,
+    Claim,
+    Document,
+    Instant,
+    Job,
+    JobId,
+    JsonValue,
+    Lease,
+    LeaseId,
+    Progress,
+    Status,
+    WorkerId,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list is to show. None means "any". Bounds are exclusive of `created_before`."""
+
+    status: Status | None = None
+    type: str | None = None
+    queue: str | None = None
+    tag: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs, newest first, and the `seq` from which the next page goes on (None: that was all)."""
+
+    jobs: Sequence[Job]
+    next_before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Candidates in claim order. `complete` means that nothing was left behind them."""
+
+    candidates: Sequence[Candidate]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a claim won. `unreadable` were won too but cannot be understood: (claim, why)."""
+
+    jobs: Sequence[Job]
+    unreadable: Sequence[tuple[Claim, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """How many expired attempts a sweep took back, and where they went."""
+
+    requeued: Sequence[Candidate] = ()
+    failed: int = 0
+    cancelled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """The jobs that became pending, and when the next one is due (None: none is known)."""
+
+    candidates: Sequence[Candidate]
+    next_due: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCount:
+    """One queue as `/queues` shows it."""
+
+    name: str
+    pending: int
+    scheduled: int
+    processing: int
+    oldest_pending_at: datetime | None
+
+
+class WorkerRecord(Document):
+    """One live process, as `/workers` shows it. Gone when the process stops."""
+
+    id: WorkerId
+    host: str
+    pid: int
+    version: str
+    queues: list[str]
+    slots: int
+    running: list[str]
+    started_at: Instant
+    heartbeat_at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the server at the other end can do, found out by asking it."""
+
+    name: str
+    version: str
+    replica_set: bool = False
+    change_streams: bool = False
+    embedded: bool = False
+    sharded: bool = False
+
+
+class JobRepository(Protocol):
+    """The store of jobs. Verbs of moves carry the names of `job.MOVES`."""
+
+    @property
+    def features(self) -> Features:
+        """What the server can do; known after `prepare`."""
+        ...
+
+    async def prepare(self) -> None:
+        """Connect, find out about the server, create the indexes.
+
+        Raises `SchemaConflict` when an index of our name has another definition, `Unavailable`."""
+        ...
+
+    async def check(self) -> None:
+        """Make sure that the primary answers and that the indexes are there. Raises `Unavailable`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Flush what waits in group commits, then disconnect."""
+        ...
+
+    # Clients
+
+    async def insert(self, job: Job) -> Job:
+        """enqueue: store a new job. Repeating it after a lost answer finds its own document by `insert_id`.
+
+        Raises `DuplicateJob`, `InvalidJob` (cannot be encoded), `QueueFull` (the line is too long),
+        `OutcomeUnknown`."""
+        ...
+
+    async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
+        """enqueue, many: for each job, in order, the stored job or the error that `insert` would raise."""
+        ...
+
+    async def get(self, job_id: str) -> Job:
+        """Raises `JobNotFound`."""
+        ...
+
+    async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
+        """Where these jobs stand now; those that are gone are left out."""
+        ...
+
+    async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
+        """Jobs newest first, from just before the sequence number `before`. A page ends early at `max_bytes`.
+        A document that cannot be read is shown with an error in its `errors`; it never fails the page."""
+        ...
+
+    async def count(self, status: Status, *, limit: int) -> int:
+        """How many jobs stand in `status`, counted up to `limit`."""
+        ...
+
+    async def queues(self) -> Sequence[QueueCount]:
+        """Every known queue. May be a second old."""
+        ...
+
+    async def cancel(self, job_id: str, *, at: datetime) -> Job:
+        """cancel: waiting jobs end; a running one gets `cancel_requested_at`, once.
+
+        Raises `JobNotFound`, `IllegalMove` (finished)."""
+        ...
+
+    async def redrive(self, job_id: str, *, at: datetime) -> Job:
+        """redrive: put a failed or cancelled job back. Raises `JobNotFound`, `IllegalMove`."""
+        ...
+
+    async def redrive_many(self, which: JobFilter, *, at: datetime, limit: int) -> Sequence[Candidate]:
+        """redrive, many: the newest `limit` failed jobs that match; what another caller takes first is left out."""
+        ...
+
+    async def delete(self, job_id: str) -> None:
+        """Remove a job that is not running. Raises `JobNotFound`, `IllegalMove`."""
+        ...
+
+    # Dispatch
+
+    async def known_queues(self) -> Sequence[str]:
+        """The name of every queue that has, or lately had, jobs."""
+        ...
+
+    async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
+        """Pending jobs in claim order: from the head, or from `after` on (which may come again)."""
+        ...
+
+    async def signal(self, queues: Collection[str], *, at: datetime) -> None:
+        """Tell other processes that these queues have work. A hint: it may get lost."""
+        ...
+
+    def signals(self) -> AsyncIterator[str]:
+        """Names of queues as other processes signal them. Ends, or raises `Unavailable`, when the server has
+        no change streams or the stream breaks; polling does without."""
+        ...
+
+    # The engine
+
+    async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
+        """claim: pending -> processing for those of `job_ids` that are still pending, under one new lease.
+
+        Attempt number, payload and flags come from a read after the write. Raises `Unavailable` when the
+        answer was lost: then `claimed` settles what was won, and the lease id must not be used again."""
+        ...
+
+    async def claimed(self, job_ids: Sequence[JobId], lease_id: LeaseId) -> Claimed:
+        """What the claim with this lease id won, if anything."""
+        ...
+
+    async def complete(self, claim: Claim, result: JsonValue | None, *, at: datetime) -> None:
+        """complete: processing -> completed, only by the lease that claimed it. Raises `LeaseLost`."""
+        ...
+
+    async def retry(self, claim: Claim, error: AttemptError, *, run_at: datetime, at: datetime) -> None:
+        """retry: processing -> scheduled for `run_at`, or cancelled when that was asked. Raises `LeaseLost`."""
+        ...
+
+    async def fail(self, claim: Claim, error: AttemptError, *, at: datetime) -> None:
+        """fail: processing -> failed. Raises `LeaseLost`."""
+        ...
+
+    async def snooze(self, claim: Claim, *, until: datetime, at: datetime) -> None:
+        """snooze: processing -> scheduled; the attempt does not count. Raises `LeaseLost`."""
+        ...
+
+    async def release(self, claim: Claim, *, at: datetime) -> None:
+        """release: processing -> pending; the attempt does not count. Raises `LeaseLost`."""
+        ...
+
+    async def abandon(self, claim: Claim, *, at: datetime) -> None:
+        """abandon: processing -> cancelled, by the worker that was asked to stop. Raises `LeaseLost`."""
+        ...
+
+    async def report_progress(self, claim: Claim, progress: Progress, *, at: datetime) -> None:
+        """Show how far a running job is. Raises `LeaseLost`."""
+        ...
+
+    async def quarantine(self, claim: Claim, reason: str, *, at: datetime) -> None:
+        """fail, for a document that cannot be read: its errors are replaced by the reason. Raises `LeaseLost`."""
+        ...
+
+    # Maintenance
+
+    async def promote(self, *, now: datetime, limit: int) -> Promoted:
+        """promote: scheduled -> pending for what is due."""
+        ...
+
+    async def rescue(self, *, cutoff: datetime, at: datetime, limit: int) -> Rescued:
+        """rescue: processing -> pending (or failed, or cancelled) where the lease seen expired before `cutoff`;
+        the lease id *and* its expiry are in the write, so a lease renewed meanwhile is left alone."""
+        ...
+
+    async def release_orphans(self, worker_id: WorkerId, known: Collection[Claim], *, at: datetime) -> int:
+        """release what this worker owns in the store but does not know: claims whose answers were lost."""
+        ...
+
+    async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:
+        """Delete finished jobs older than that; returns how many, less than `limit` when none are left."""
+        ...
+
+    async def prune_excess(self, *, keep: int, limit: int) -> int:
+        """Delete the longest finished jobs beyond the newest `keep`."""
+        ...
+
+    async def prune_signals(self, *, unused_since: datetime) -> int:
+        """Forget queues that nobody used since then and that hold no waiting job."""
+        ...
+
+    async def adopt(self, *, at: datetime, limit: int) -> Sequence[Candidate]:
+        """Fill in what documents made by hand lack (`seq`, `queue`, ...), and fail those beyond repair."""
+        ...
+
+    async def beat(self, worker: WorkerRecord) -> None:
+        """Show that this process lives."""
+        ...
+
+    async def farewell(self, worker_id: WorkerId) -> None:
+        """Take this process off the list."""
+        ...
+
+    async def workers(self, *, since: datetime) -> Sequence[WorkerRecord]:
+        """The processes that showed a sign of life since then."""
+        ...

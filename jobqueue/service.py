@@ -1,0 +1,183 @@
+"""What a client may ask for. `enqueue` is the product in four lines: make the job, store it, offer its id.
+
+Knows no HTTP and no driver. Raises the errors of `errors.py`; every method is safe to repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from jobqueue.clock import Clock, Identifiers
+from jobqueue.dispatch import Dispatcher
+from jobqueue.errors import JobQueueError, ShuttingDown
+from jobqueue.job import (
+    DEFAULT_NAME,
+    FINISHED,
+    LAST_INSTANT,
+    Candidate,
+    Job,
+    JobId,
+    JsonValue,
+    Status,
+    to_milliseconds,
+)
+from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, WorkerRecord
+from jobqueue.waiting import Waiters
+
+DEAD_LETTERS_COUNTED = 10_000
+"""`/dlq` counts no further than this, so that its cost has a bound."""
+
+WORKER_SILENCE_SECONDS = 60.0
+"""A process that has not shown itself for this long is no longer listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job that a client wants; None means "by default". At most one of `run_at`, `delay_seconds` is set."""
+
+    type: str = DEFAULT_NAME
+    payload: JsonValue = None
+    id: str | None = None
+    queue: str = DEFAULT_NAME
+    priority: int = 0
+    max_retries: int | None = None
+    run_at: datetime | None = None
+    delay_seconds: float | None = None
+    timeout_seconds: float | None = None
+    tags: Sequence[str] = field(default=())
+    traceparent: str | None = None
+
+
+class JobService:
+    """Enqueue, look, wait, cancel, redrive, delete."""
+
+    def __init__(
+        self,
+        jobs: JobRepository,
+        dispatcher: Dispatcher,
+        *,
+        clock: Clock,
+        identifiers: Identifiers,
+        waiters: Waiters,
+        max_retries_of: Callable[[str], int],
+    ) -> None:
+        self._jobs = jobs
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._identifiers = identifiers
+        self._waiters = waiters
+        self._max_retries_of = max_retries_of
+        self._accepting = True
+
+    async def enqueue(self, new: NewJob) -> Job:
+        """Store a job and have it run. When this returns, the job is stored by a majority, journalled.
+
+        Raises `DuplicateJob`, `InvalidJob`, `QueueFull`, `ShuttingDown`, `OutcomeUnknown`."""
+        self._refuse_when_stopping()
+        job = await self._jobs.insert(self._make(new))
+        self._dispatcher.offer([job])
+        return job
+
+    async def enqueue_many(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
+        """Store many jobs: for each, in order, the stored job or why it was refused. Raises `ShuttingDown`."""
+        self._refuse_when_stopping()
+        answers = await self._jobs.insert_many([self._make(item) for item in new])
+        self._dispatcher.offer([answer for answer in answers if isinstance(answer, Job)])
+        return answers
+
+    async def get(self, job_id: str) -> Job:
+        """Raises `JobNotFound`."""
+        return await self._jobs.get(job_id)
+
+    async def wait(self, job_id: str, *, seconds: float) -> Job:
+        """The job as soon as it is finished, or as it stands when the time is over. Raises `JobNotFound`."""
+        job = await self._jobs.get(job_id)
+        if seconds > 0 and job.status not in FINISHED:
+            await self._waiters.wait(job.id, seconds=seconds)
+            job = await self._jobs.get(job_id)
+        return job
+
+    async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
+        """Jobs newest first, from just before the sequence number `before`."""
+        return await self._jobs.list(which, before=before, limit=limit, max_bytes=max_bytes)
+
+    async def count_dead_letters(self) -> int:
+        """How many jobs failed for good, counted up to `DEAD_LETTERS_COUNTED`."""
+        return await self._jobs.count(Status.FAILED, limit=DEAD_LETTERS_COUNTED)
+
+    async def cancel(self, job_id: str) -> Job:
+        """End a waiting job; ask a running one to stop. Raises `JobNotFound`, `IllegalMove`."""
+        job = await self._jobs.cancel(job_id, at=self._clock.now())
+        if job.status is Status.PROCESSING:
+            self._dispatcher.interrupt(job.id)
+        return job
+
+    async def redrive(self, job_id: str) -> Job:
+        """Put a failed or cancelled job back. Raises `JobNotFound`, `IllegalMove`, `ShuttingDown`."""
+        self._refuse_when_stopping()
+        job = await self._jobs.redrive(job_id, at=self._clock.now())
+        self._dispatcher.offer([job])
+        return job
+
+    async def redrive_many(self, which: JobFilter, *, limit: int) -> Sequence[Candidate]:
+        """Put back the newest `limit` failed jobs that match; returns those put back. Raises `ShuttingDown`."""
+        self._refuse_when_stopping()
+        redriven = await self._jobs.redrive_many(which, at=self._clock.now(), limit=limit)
+        self._dispatcher.offer_candidates(redriven)
+        return redriven
+
+    async def delete(self, job_id: str) -> None:
+        """Remove a job that is not running. Raises `JobNotFound`, `IllegalMove`."""
+        await self._jobs.delete(job_id)
+
+    async def queues(self) -> Sequence[QueueCount]:
+        """Every known queue with what waits in it; may be a second old."""
+        return await self._jobs.queues()
+
+    async def workers(self) -> Sequence[WorkerRecord]:
+        """The live processes."""
+        since = self._clock.now() - timedelta(seconds=WORKER_SILENCE_SECONDS)
+        return await self._jobs.workers(since=since)
+
+    async def check(self) -> None:
+        """Raises `Unavailable` or `ShuttingDown` when this process should get no traffic."""
+        self._refuse_when_stopping()
+        await self._jobs.check()
+
+    def stop_accepting(self) -> None:
+        """Refuse new work from now on; reading goes on, and whoever waits for a job is answered now."""
+        self._accepting = False
+        self._waiters.release_all()
+
+    def _refuse_when_stopping(self) -> None:
+        if not self._accepting:
+            raise ShuttingDown
+
+    def _make(self, new: NewJob) -> Job:
+        now = self._clock.now()
+        run_at = self._run_at(new, now)
+        return Job(
+            id=JobId(new.id) if new.id is not None else self._identifiers.job_id(now),
+            type=new.type,
+            queue=new.queue,
+            payload=new.payload,
+            priority=new.priority,
+            status=Status.SCHEDULED if run_at > now else Status.PENDING,
+            max_retries=new.max_retries if new.max_retries is not None else self._max_retries_of(new.type),
+            run_at=run_at,
+            timeout_seconds=new.timeout_seconds,
+            created_at=now,
+            updated_at=now,
+            tags=list(new.tags) or None,
+            traceparent=new.traceparent,
+            seq=self._identifiers.seq(now),
+            insert_id=self._identifiers.token(),
+        )
+
+    @staticmethod
+    def _run_at(new: NewJob, now: datetime) -> datetime:
+        if new.delay_seconds is not None:
+            return to_milliseconds(min(now + timedelta(seconds=new.delay_seconds), LAST_INSTANT))
+        return to_milliseconds(new.run_at) if new.run_at is not None else now

@@ -1,0 +1,112 @@
+"""Everything that can be set, from `JOBQUEUE_...` environment variables; checked once, at the start.
+
+Every problem is reported together, with the name of the variable, before anything is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from jobqueue.errors import ConfigurationError
+from jobqueue.job import MAX_RETRIES_RANGE, NAME_PATTERN
+
+PREFIX = "JOBQUEUE_"
+ALL_QUEUES = "*"
+DAY_SECONDS = 86_400
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Immutable; all durations are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", validate_default=True)
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int | None = Field(None, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    mongodb_uri: SecretStr | None = Field(None, description="MongoDB; without it an embedded server is started")
+    database: str = Field("jobqueue", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="name of the database")
+    driver: Literal["motor", "pymongo"] = Field("motor", description="which asyncio driver to use")
+    data_dir: Path = Field(Path(".jobqueue"), description="where the embedded server keeps its data")
+    embedded_server: Literal["auto", "python", "rust"] = Field("auto", description="which build of it to use")
+
+    workers: int = Field(10, ge=1, le=10_000, description="jobs run at the same time in this process")
+    queue_size: int = Field(1_000, ge=1, le=100_000, description="ids held ready in memory")
+    queues: Annotated[tuple[str, ...], NoDecode] = Field(
+        (ALL_QUEUES,), description="queues to work on, separated by commas; * is every one"
+    )
+    claim: Literal["auto", "single", "batch"] = Field("auto", description="how jobs are claimed")
+    poll_seconds: float = Field(1.0, gt=0, le=3600, description="how often to look for work when idle")
+    lease_seconds: float = Field(30.0, ge=0.5, le=3600, description="how long a worker may be silent")
+
+    max_retries: int = Field(
+        3, ge=MAX_RETRIES_RANGE[0], le=MAX_RETRIES_RANGE[-1], description="attempts a job may have"
+    )
+    backoff_base_seconds: float = Field(1.0, ge=0, le=DAY_SECONDS, description="delay after the first failure")
+    backoff_max_seconds: float = Field(300.0, ge=0, le=30 * DAY_SECONDS, description="longest delay")
+    timeout_seconds: float = Field(1800.0, gt=0, le=7 * DAY_SECONDS, description="longest attempt")
+    shutdown_grace_seconds: float = Field(20.0, ge=0, le=3600, description="time for running jobs at shutdown")
+
+    max_payload_bytes: int = Field(1 << 20, ge=1, le=8 << 20, description="largest body of one job")
+    max_bulk_bytes: int = Field(16 << 20, ge=1, le=64 << 20, description="largest body of a bulk request")
+    retention_completed_seconds: float = Field(
+        float(DAY_SECONDS), ge=0, description="how long completed and cancelled jobs are kept"
+    )
+    retention_failed_seconds: float = Field(
+        float(30 * DAY_SECONDS), ge=0, description="how long failed jobs are kept"
+    )
+
+    simulate: bool | None = Field(None, description="let jobs of unknown types sleep briefly and complete")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level to log")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
+
+    @field_validator("queues", mode="before")
+    @classmethod
+    def _split_queues(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("queues")
+    @classmethod
+    def _check_queues(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names == (ALL_QUEUES,):
+            return names
+        for name in names:
+            if not NAME_PATTERN.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a queue (letters, digits, . _ : -; up to 128)")
+        return names
+
+    @field_validator("mongodb_uri")
+    @classmethod
+    def _check_uri(cls, uri: SecretStr | None) -> SecretStr | None:
+        if uri is not None and not uri.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+            raise ValueError("must begin with mongodb:// or mongodb+srv://")
+        return uri
+
+    @model_validator(mode="after")
+    def _check_backoff(self) -> Settings:
+        if self.backoff_max_seconds < self.backoff_base_seconds:
+            raise ValueError("BACKOFF_MAX_SECONDS must not be less than BACKOFF_BASE_SECONDS")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; `overrides` (from the command line) win where they are not None.
+
+    Raises `ConfigurationError` that names every wrong setting."""
+    given: Mapping[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigurationError(_describe(error)) from None
+
+
+def _describe(error: ValidationError) -> str:
+    lines = ["these settings are wrong:"]
+    for problem in error.errors(include_url=False):
+        name = "".join(str(part) for part in problem["loc"][:1])
+        where = f"{PREFIX}{name.upper()}" if name else "settings"
+        lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
