@@ -273,8 +273,9 @@ class JobRepository(Protocol):
         the lease id *and* its expiry are in the write, so a lease renewed meanwhile is left alone."""
         ...
 
-    async def release_orphans(self, worker_id: WorkerId, known: Collection[Claim], *, at: datetime) -> int:
-        """release what this worker owns in the store but does not know: claims whose answers were lost."""
+    async def release_orphans(self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime) -> int:
+        """release what stands under these leases but is not in `known`: claims whose answers were lost, and which
+        were carried out after `claimed` had looked. The leases must not be in use for a claim any more."""
         ...
 
     async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:
