@@ -1,0 +1,68 @@
+"""One attempt: run the task, say how it ended.
+
+Here, and only here, is everything caught that a task may raise, because only here is the code not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from jobqueue.context import TaskContext
+from jobqueue.job import JsonValue
+from jobqueue.outcome import Completed, Outcome, PermanentFailure, Retry, Signal, describe
+from jobqueue.tasks import Task
+from jobqueue.threads import ThreadRunner
+
+
+class InvalidResult(PermanentFailure):
+    """What the task returned is no JSON. Permanent, because its work is done and would only be done again."""
+
+
+async def execute(task: Task, context: TaskContext, payload: JsonValue, *, threads: ThreadRunner) -> Outcome:
+    """Run one attempt and say how it ended. Nothing that a task raises gets out of here, `SystemExit` and
+    `KeyboardInterrupt` included (a process is stopped by signals, not by its tasks): all are failed attempts.
+
+    Raises `CancelledError` only when this very attempt is being cancelled; a task that lets one from elsewhere
+    escape has failed like any other."""
+    try:
+        returned = await task.run(context, payload, threads=threads)
+        return returned.outcome() if isinstance(returned, Signal) else _completed(returned)
+    except asyncio.CancelledError as error:
+        if not _is_being_cancelled():
+            return _failed(error, context)
+        context.interrupt()
+        raise
+    except GeneratorExit:  # this coroutine is being closed; there is nobody left to tell
+        raise
+    except BaseException as error:
+        signal = _signal_in(error)
+        return signal.outcome() if signal is not None else _failed(error, context)
+
+
+def _completed(returned: Any) -> Outcome:
+    try:
+        return Completed(to_jsonable_python(returned))
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        return InvalidResult(f"the result cannot be stored: {error}").outcome()
+
+
+def _failed(error: BaseException, context: TaskContext) -> Retry:
+    context.log.warning("task raised", exc_info=error)
+    return Retry(describe(error))
+
+
+def _is_being_cancelled() -> bool:
+    current = asyncio.current_task()
+    return current is not None and current.cancelling() > 0
+
+
+def _signal_in(error: BaseException) -> Signal | None:
+    """The signal that was raised, also when an `asyncio.TaskGroup` of the task has wrapped it."""
+    if isinstance(error, Signal):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for inner in error.exceptions if (found := _signal_in(inner))), None)
+    return None
