@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -19,6 +20,9 @@ from jobqueue.job import JobId, LeaseId, to_milliseconds
 
 CLOCK_STEP = timedelta(seconds=1)
 """A correction larger than this is a step: worth a log line, and a new start for the reaper's patience."""
+
+
+OFFSET_SAMPLES = 8
 
 
 class Clock(Protocol):
@@ -58,11 +62,47 @@ class ServerClock:
         """Seconds since some moment in the past."""
         return time.monotonic()
 
+    def local_now(self) -> datetime:
+        """This machine's own time."""
+        return datetime.fromtimestamp(self._local(), UTC)
+
     def correct(self, offset: timedelta) -> bool:
         """Take a newly measured offset. Returns whether it was a step rather than drift."""
         step = abs(offset - self._offset) > CLOCK_STEP
         self._offset = offset
         return step
+
+
+class OffsetMeter:
+    """Measures how far the server's clock is ahead, from the answers to `hello`.
+
+    The quicker an answer, the less it can be wrong, so of the latest few the quickest counts (as in NTP's clock
+    filter, RFC 5905 section 10). Another primary has another clock: it starts anew."""
+
+    def __init__(self, clock: ServerClock) -> None:
+        self._clock = clock
+        self._samples: deque[tuple[float, timedelta]] = deque(maxlen=OFFSET_SAMPLES)
+        self._primary: str | None = None
+        self._measured = False
+
+    @property
+    def offset(self) -> timedelta:
+        """The offset in force."""
+        return self._clock.offset
+
+    def measured(self, server_time: datetime, *, round_trip_seconds: float, primary: str) -> bool:
+        """Take the time in an answer that has just arrived. Returns whether the clock made a step."""
+        offset = server_time + timedelta(seconds=round_trip_seconds / 2) - self._clock.local_now()
+        if primary != self._primary or self._is_step(offset):
+            self._samples.clear()
+        self._primary = primary
+        self._samples.append((round_trip_seconds, offset))
+        step = self._clock.correct(min(self._samples)[1])
+        first, self._measured = not self._measured, True
+        return step and not first
+
+    def _is_step(self, offset: timedelta) -> bool:
+        return bool(self._samples) and abs(offset - self._clock.offset) > CLOCK_STEP
 
 
 class Identifiers:

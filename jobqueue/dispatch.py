@@ -9,7 +9,7 @@ look that left nothing behind, the horizon is open and every local job is taken 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Protocol
 
 from jobqueue.job import Candidate, Job, JobId
@@ -58,39 +58,25 @@ class ReadyQueue:
 
     def offer(self, candidates: Iterable[Candidate]) -> bool:
         """Take in what sorts before the horizon. Returns whether all of it was taken."""
-        taken_all = True
-        for candidate in candidates:
-            taken_all = self._insert(candidate) and taken_all
-        return taken_all
+        return all([self._insert(candidate) for candidate in candidates])
 
-    def look(self, window: Window, *, from_head: bool) -> None:
-        """Take in what a look at the store found: from its head, or from the old horizon on."""
+    def look(self, window: Window, *, from_head: bool, busy: Container[JobId] = ()) -> int:
+        """Take in what a look at the store found, from its head or from the old horizon on; jobs that are
+        `busy` here already are passed over. Returns how many were not at hand before."""
         last = window.candidates[-1] if window.candidates else self._horizon
         self._open, self._horizon = window.complete, None if window.complete else last
         if from_head and not window.complete:
-            # What lies beyond is not known without gaps any more, so it must not be claimed yet.
             self._drop_beyond(last)
-        for candidate in window.candidates:
-            self._insert(candidate)
+        known = len(self._sorted)
+        self.offer(candidate for candidate in window.candidates if candidate.id not in busy)
+        return len(self._sorted) - known
 
     def take(self, count: int) -> list[Candidate]:
         """Remove and return the first `count`."""
-        taken, self._sorted = self._sorted[:count], self._sorted[count:]
+        taken = self._sorted[:count]
+        del self._sorted[:count]
         self._ids.difference_update(candidate.id for candidate in taken)
         return taken
-
-    def discard(self, ids: Iterable[JobId]) -> None:
-        """Forget these, wherever they are."""
-        gone = self._ids.intersection(ids)
-        if gone:
-            self._sorted = [candidate for candidate in self._sorted if candidate.id not in gone]
-            self._ids -= gone
-
-    def close(self) -> None:
-        """The store has work that is not known here: nothing but a look at it opens the horizon again."""
-        if self._open:
-            self._open = False
-            self._horizon = self._sorted[-1] if self._sorted else None
 
     def _insert(self, candidate: Candidate) -> bool:
         if candidate.id in self._ids:
@@ -102,14 +88,15 @@ class ReadyQueue:
         return len(self._sorted) <= self._capacity or self._evict_last() != candidate
 
     def _evict_last(self) -> Candidate:
-        last = self._sorted.pop()
-        self._ids.remove(last.id)
+        evicted = self._sorted.pop()
+        self._ids.remove(evicted.id)
         # Everything before the evicted one is still known without gaps.
         self._open = False
-        self._horizon = self._sorted[-1] if self._sorted else None
-        return last
+        self._horizon = self._sorted[-1]
+        return evicted
 
     def _drop_beyond(self, last: Candidate | None) -> None:
+        # Behind the new horizon there may be gaps, so what was known there must not be claimed any more.
         keep = bisect.bisect_right(self._sorted, last) if last is not None else 0
         self._ids.difference_update(candidate.id for candidate in self._sorted[keep:])
         del self._sorted[keep:]

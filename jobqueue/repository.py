@@ -124,6 +124,43 @@ class Features:
     sharded: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ServerHello:
+    """What the primary answered to `hello`: its clock, how long the answer took, and which server it is."""
+
+    local_time: datetime
+    round_trip_seconds: float
+    primary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Which lease a job stands under now (None: under none), and whether it was asked to stop."""
+
+    lease_id: LeaseId | None
+    cancel_requested: bool
+
+
+class LeaseStore(Protocol):
+    """What the lease thread needs, synchronously, over a connection of its own. Each raises `Unavailable`."""
+
+    def hello(self) -> ServerHello:
+        """Ask the primary for its clock."""
+        ...
+
+    def renew(self, claims: Sequence[Claim], expires_at: datetime) -> None:
+        """renew: stays processing, only by the lease that claimed it; never to an earlier time."""
+        ...
+
+    def held(self, job_ids: Sequence[JobId]) -> Mapping[JobId, Held]:
+        """How these jobs stand now; those that are gone are left out."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
+
+
 class JobRepository(Protocol):
     """The store of jobs. Verbs of moves carry the names of `job.MOVES`."""
 

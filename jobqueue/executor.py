@@ -1,0 +1,165 @@
+"""Runs one attempt: from a claimed job to the outcome of its task. Neither claims nor writes anything.
+
+`perform` never raises: whatever user code does, and however the attempt is stopped, an ending comes back, or
+None when the lease is lost and nothing may be written any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pydantic_core import to_json
+
+from jobqueue.clock import Clock
+from jobqueue.context import TaskContext
+from jobqueue.job import MAX_RESULT_BYTES, Claim, Job, JsonValue, Progress
+from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Outcome, Retry, cut
+from jobqueue.tasks import Registry, execute
+from jobqueue.threads import ThreadRunner
+from jobqueue.values import check_value
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The attempt was given back because the process stops. It does not count."""
+
+
+Ending = Outcome | Released
+"""What becomes of an attempt: what its task says, or that it is given back because the process stops."""
+
+
+class Stop(Enum):
+    """Why an attempt was stopped from outside."""
+
+    LEASE_LOST = "lease lost"
+    CANCEL_REQUESTED = "cancel requested"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """One run of one job, from the claim until its outcome is acknowledged."""
+
+    job: Job
+    claim: Claim
+    started: float
+    stopped: Stop | None = None
+    context: TaskContext | None = field(default=None, repr=False)
+    task: asyncio.Task[object] | None = field(default=None, repr=False)
+    """Set only while user code runs, so that a stop never hits the writing of the outcome."""
+
+    def stop(self, why: Stop) -> None:
+        """Stop the user's code, if it has not ended. A lost lease outweighs every other reason."""
+        if self.stopped is None or why is Stop.LEASE_LOST:
+            self.stopped = why
+        if self.task is not None:
+            self.task.cancel()
+            if self.context is not None:
+                self.context.interrupt()
+
+    def log_fields(self, clock: Clock) -> dict[str, object]:
+        """What every log line about this attempt says."""
+        return {
+            "job_id": self.job.id,
+            "type": self.job.type,
+            "attempt": self.job.retry_count,
+            "duration_seconds": round(clock.monotonic() - self.started, 6),
+        }
+
+
+class Executor:
+    """Performs attempts, many at once, and counts the slots they take."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        timeout_seconds: float,
+        on_progress: Callable[[Claim, Progress], None],
+        on_slot_free: Callable[[], None],
+    ) -> None:
+        self._registry = registry
+        self._timeout_seconds = timeout_seconds
+        self._on_progress = on_progress
+        self._threads = ThreadRunner(on_return=on_slot_free)
+        self._performing = 0
+
+    @property
+    def performing(self) -> int:
+        """How many attempts run right now."""
+        return self._performing
+
+    @property
+    def slots_taken(self) -> int:
+        """Attempts that run, and threads that still run although their attempt is over."""
+        return self._performing + self._threads.lingering
+
+    def timeout_seconds(self, job: Job) -> float:
+        """The limit of one attempt: the job's own, else its task's, else the setting."""
+        task = self._registry.find(job.type)
+        of_task = task.timeout_seconds if task is not None else None
+        return job.timeout_seconds or of_task or self._timeout_seconds
+
+    async def perform(self, attempt: Attempt) -> Ending | None:
+        """Run the task of a claimed job to its end."""
+        self._performing += 1
+        try:
+            ending = await self._perform(attempt)
+        finally:
+            self._performing -= 1
+        return None if attempt.stopped is Stop.LEASE_LOST else ending
+
+    def close(self) -> None:
+        """Let idle threads end."""
+        self._threads.close()
+
+    async def _perform(self, attempt: Attempt) -> Ending:
+        if attempt.stopped is not None:
+            return _stopped(attempt)
+        if attempt.job.retry_count > attempt.job.max_retries:
+            return Failed(Failure("AttemptsUsedUp", "its attempts were used up before it was claimed"))
+        return _storable(await self._run(attempt))
+
+    async def _run(self, attempt: Attempt) -> Ending:
+        context = TaskContext(attempt.job, on_progress=lambda progress: self._on_progress(attempt.claim, progress))
+        attempt.context, attempt.task = context, asyncio.current_task()
+        task, seconds = self._registry.task_for(attempt.job.type), self.timeout_seconds(attempt.job)
+        try:
+            async with asyncio.timeout(seconds):
+                return await execute(task, context, attempt.job.payload, threads=self._threads)
+        except TimeoutError:
+            context.interrupt()
+            return Retry(Failure("TimeoutError", f"the attempt took longer than {seconds:g} s"))
+        except asyncio.CancelledError:
+            return _stopped(attempt)
+        finally:
+            attempt.task = None
+
+
+def _stopped(attempt: Attempt) -> Ending:
+    match attempt.stopped:
+        case Stop.SHUTDOWN | Stop.LEASE_LOST:
+            return Released()
+        case Stop.CANCEL_REQUESTED:
+            return Cancelled()
+        case None:
+            return Retry(Failure("CancelledError", "the task was cancelled from within"))
+
+
+def _storable(ending: Ending) -> Ending:
+    if not isinstance(ending, Completed) or ending.result is None:
+        return ending
+    problems = check_value(ending.result)
+    if problems:
+        # Running it again would repeat its effects and fail in the same way.
+        text = "; ".join(f"{problem.pointer or 'result'} {problem.detail}" for problem in problems)
+        return Failed(Failure("UnstorableResult", cut(f"the task returned what cannot be stored: {text}")))
+    return Completed(_bounded(ending.result))
+
+
+def _bounded(result: JsonValue) -> JsonValue:
+    size = len(to_json(result))
+    return result if size <= MAX_RESULT_BYTES else {"truncated": True, "bytes": size}

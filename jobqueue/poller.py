@@ -1,0 +1,179 @@
+"""Looks at the store for work: one poller for the whole process, however many slots it has.
+
+It fetches ids in windows and puts them into the `ReadyQueue`. While there is more work than one window it
+goes on from where it stopped, because the head of a queue index is where the deleted keys are; at least once
+every `poll_seconds` it goes back to the head, so the order of claims is never older than that. With nothing
+to do it looks once every `poll_seconds`, or when another process signals. Signals are only hints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import Callable, Container, Sequence
+from random import Random
+
+import structlog
+
+from jobqueue.clock import Clock
+from jobqueue.dispatch import ReadyQueue
+from jobqueue.errors import Unavailable
+from jobqueue.job import Candidate, JobId, WorkerId
+from jobqueue.repository import JobRepository, Window
+from jobqueue.settings import ALL_QUEUES
+
+MAX_WINDOW = 500
+JITTER = 0.1
+"""Part of a pause that is random, so that processes which started together do not look together."""
+SIGNAL_SPREAD_SECONDS = 0.01
+"""Processes woken by one signal look at slightly different times."""
+REOPEN_SECONDS = 10.0
+"""How long to do without a change stream after it broke."""
+MAX_SHARES = 16
+
+log = structlog.get_logger(__name__)
+
+
+class Contention:
+    """How many processes seem to take the same ids. While claims lose, each process keeps to a share of a
+    window, picked by a hash of job and worker, so that they take different ids."""
+
+    def __init__(self, worker_id: WorkerId) -> None:
+        self._salt = worker_id.encode()
+        self._shares = 1
+
+    def observe(self, *, asked: int, won: int) -> None:
+        """Learn from a claim: losing more than half of it means company, winning all of it means none."""
+        if asked > 1 and won * 2 < asked:
+            self._shares = min(self._shares * 2, MAX_SHARES)
+        elif won == asked:
+            self._shares = max(self._shares // 2, 1)
+
+    def share(self, window: Window) -> Window:
+        """The part of a window that this process should try. A window that is all there is stays whole."""
+        if self._shares == 1 or window.complete:
+            return window
+        mine = [candidate for candidate in window.candidates if self._is_mine(candidate)]
+        return Window([*mine, window.candidates[-1]], window.complete)
+
+    def _is_mine(self, candidate: Candidate) -> bool:
+        return zlib.crc32(candidate.id.encode(), zlib.crc32(self._salt)) % self._shares == 0
+
+
+class Poller:
+    """Keeps a `ReadyQueue` filled. `on_found` is called when there may be more to claim than before."""
+
+    def __init__(
+        self,
+        jobs: JobRepository,
+        ready: ReadyQueue,
+        *,
+        queues: Sequence[str],
+        window: int,
+        poll_seconds: float,
+        contention: Contention,
+        busy: Container[JobId],
+        on_found: Callable[[], None],
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._jobs = jobs
+        self._ready = ready
+        self._all_queues = tuple(queues) == (ALL_QUEUES,)
+        self._queues = set() if self._all_queues else set(queues)
+        self._window = min(window, MAX_WINDOW)
+        self._poll_seconds = poll_seconds
+        self._contention = contention
+        self._busy = busy
+        self._on_found = on_found
+        self._clock = clock
+        self._random = random
+        self._wake = asyncio.Event()
+        self._head_seen_at = float("-inf")
+        self._available = True
+        self._missed = False
+
+    def serves(self, queue: str) -> bool:
+        """Whether jobs of this queue are to be run here."""
+        return self._all_queues or queue in self._queues
+
+    def refresh(self) -> None:
+        """There is news in the store: look at its head soon."""
+        self._head_seen_at = float("-inf")
+        self._wake.set()
+
+    def taken(self) -> None:
+        """Candidates were taken from the queue; if little is left and the store has more, fetch it."""
+        if not self._ready.complete and len(self._ready) < self._window // 2:
+            self._wake.set()
+
+    def missed(self) -> None:
+        """A local job was not taken in. Should a look be under way that does not show it, look once more."""
+        self._missed = True
+
+    async def run(self) -> None:
+        """Look and pause, for ever; cancel it to stop."""
+        async with asyncio.TaskGroup() as group:
+            if self._jobs.features.change_streams:
+                group.create_task(self._listen(), name="signals")
+            while True:
+                started = self._clock.monotonic()
+                found = await self._try_look()
+                await self._pause(found, took=self._clock.monotonic() - started)
+
+    async def _try_look(self) -> int:
+        self._wake.clear()
+        self._missed = False
+        try:
+            found = await self._look()
+        except Unavailable as error:
+            if self._available:
+                log.warning("cannot look for work", reason=str(error))
+            self._available = False
+            return 0
+        self._available = True
+        return found
+
+    async def _look(self) -> int:
+        after = self._continue_after()
+        if after is None:
+            self._head_seen_at = self._clock.monotonic()
+            if self._all_queues:
+                self._queues.update(await self._jobs.known_queues())
+        queues = sorted(self._queues)
+        if not queues:
+            return self._ready.look(Window([], complete=True), from_head=True)
+        window = await self._jobs.candidates(queues, after=after, limit=self._window)
+        found = self._ready.look(self._contention.share(window), from_head=after is None, busy=self._busy)
+        self._on_found()
+        return found
+
+    def _continue_after(self) -> Candidate | None:
+        head_is_old = self._clock.monotonic() - self._head_seen_at >= self._poll_seconds
+        return None if head_is_old else self._ready.horizon
+
+    async def _pause(self, found: int, *, took: float) -> None:
+        if self._missed and self._ready.complete:
+            self._head_seen_at = float("-inf")
+            return
+        if found and not self._ready.complete and len(self._ready) < self._window // 2:
+            return
+        seconds = self._poll_seconds * (1 - JITTER * self._random.random())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+                # As long as the look took: under constant signals the store is still left alone half the time.
+                await asyncio.sleep(min(took, seconds / 2))
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for queue in self._jobs.signals():
+                    if self.serves(queue):
+                        await asyncio.sleep(self._random.random() * SIGNAL_SPREAD_SECONDS)
+                        self.refresh()
+            except Unavailable as error:
+                log.info("no change stream; polling goes on", reason=str(error))
+            self.refresh()
+            await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))

@@ -1,0 +1,48 @@
+"""Writes what running tasks say of their progress: the newest, at most once a second for each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+
+from jobqueue.clock import Clock
+from jobqueue.errors import LeaseLost, Unavailable
+from jobqueue.job import Claim, Progress
+from jobqueue.repository import JobRepository
+
+PAUSE_SECONDS = 1.0
+
+
+class ProgressReporter:
+    """Belongs to one event loop. Progress is a courtesy: what cannot be written is dropped."""
+
+    def __init__(self, jobs: JobRepository, clock: Clock) -> None:
+        self._jobs = jobs
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._newest: dict[Claim, Progress] = {}
+        self._writers: dict[Claim, asyncio.Task[None]] = {}
+
+    def report(self, claim: Claim, progress: Progress) -> None:
+        """Take the newest progress of an attempt. May be called in any thread; never blocks."""
+        self._loop.call_soon_threadsafe(self._take, claim, progress)
+
+    def forget(self, claim: Claim) -> None:
+        """The attempt is over."""
+        self._newest.pop(claim, None)
+        if writer := self._writers.pop(claim, None):
+            writer.cancel()
+
+    def _take(self, claim: Claim, progress: Progress) -> None:
+        self._newest[claim] = progress
+        if claim not in self._writers:
+            self._writers[claim] = asyncio.create_task(self._write(claim), name="progress")
+
+    async def _write(self, claim: Claim) -> None:
+        try:
+            while (progress := self._newest.pop(claim, None)) is not None:
+                await self._jobs.report_progress(claim, progress, at=self._clock.now())
+                await asyncio.sleep(PAUSE_SECONDS)
+        except (LeaseLost, Unavailable):
+            self._newest.pop(claim, None)
+        finally:
+            self._writers.pop(claim, None)

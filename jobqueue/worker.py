@@ -1,0 +1,392 @@
+"""The worker pool: claims jobs, runs them, writes what became of them.
+
+One attempt's life, top to bottom: `offer` or the poller puts an id into the `ReadyQueue`; `_pump` reserves slots
+and takes ids; `_claim` makes them ours in the store; `_start` enters them into the running table; `_run` has the
+executor perform the task and frees the slot; `_report` writes the outcome and leaves the table.
+
+Invariants:
+- Never more claims than free slots. A claim whose answer was lost keeps its slots until a read has settled it.
+- No task starts before its claim is acknowledged, and none while an earlier attempt of its job still runs here.
+- An attempt stays in the running table, and its lease is renewed, until its outcome is acknowledged. Outcomes
+  that are not acknowledged yet are bounded; at the bound no more is claimed.
+- An attempt that lost its lease is stopped and writes nothing.
+
+Stopping: claim nothing more; wait for what runs, at most the grace period; cancel the rest and give it back;
+wait until every outcome is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import TypeVar, assert_never
+
+import structlog
+
+from jobqueue.clock import Clock, Identifiers
+from jobqueue.dispatch import ReadyQueue
+from jobqueue.errors import LeaseLost, Unavailable
+from jobqueue.executor import Attempt, Ending, Executor, Released, Stop
+from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, Lease, LeaseId, Status, WorkerId, to_milliseconds
+from jobqueue.leases import LeaseKeeper, Notice
+from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Retry, Snoozed
+from jobqueue.poller import Contention, Poller
+from jobqueue.progress import ProgressReporter
+from jobqueue.repository import Claimed, JobRepository
+from jobqueue.retry import BackoffPolicy, next_run_at
+from jobqueue.tasks import Registry
+
+CLAIMS_IN_FLIGHT = 2
+"""While one claim travels the next may already be sent; more would only make each of them smaller."""
+MAX_CLAIM = 1_000
+MAX_UNACKNOWLEDGED = 2_000
+"""Two full batches of the group commit."""
+LATE_CLAIM_SECONDS = 30.0
+"""Longer than a claim can still be carried out after its answer was given up."""
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 5.0
+LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
+
+VERBS = {
+    Completed: "completed",
+    Retry: "failed, will retry",
+    Failed: "failed",
+    Snoozed: "snoozed",
+    Cancelled: "cancelled",
+    Released: "released",
+}
+"""What the log says of each ending."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """How a pool works; durations in seconds unless they are timedeltas."""
+
+    slots: int
+    queue_size: int
+    queues: Sequence[str]
+    poll_seconds: float
+    lease: timedelta
+    timeout_seconds: float
+    backoff: BackoffPolicy
+
+
+class WorkerPool:
+    """Runs jobs in this process. Implements `Dispatcher`."""
+
+    def __init__(
+        self,
+        jobs: JobRepository,
+        registry: Registry,
+        keeper: LeaseKeeper,
+        *,
+        options: PoolOptions,
+        worker_id: WorkerId,
+        clock: Clock,
+        identifiers: Identifiers,
+        random: Random,
+        on_finished: Callable[[JobId], None],
+        on_scheduled: Callable[[datetime], None],
+    ) -> None:
+        self._jobs = jobs
+        self._keeper = keeper
+        self._options = options
+        self._worker_id = worker_id
+        self._clock = clock
+        self._identifiers = identifiers
+        self._random = random
+        self._on_finished = on_finished
+        self._on_scheduled = on_scheduled
+        self._ready = ReadyQueue(options.queue_size)
+        self._contention = Contention(worker_id)
+        self._busy: set[JobId] = set()
+        self._running: dict[Claim, Attempt] = {}
+        self._reserved = 0
+        self._claims_in_flight = 0
+        self._doubtful: dict[LeaseId, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pump_is_due = False
+        self._stopping = False
+        self._giving_up = False
+        self.poller = Poller(
+            jobs,
+            self._ready,
+            queues=options.queues,
+            window=options.queue_size,
+            poll_seconds=options.poll_seconds,
+            contention=self._contention,
+            busy=self._busy,
+            on_found=self._wake,
+            clock=clock,
+            random=random,
+        )
+        self._progress = ProgressReporter(jobs, clock)
+        self._executor = Executor(
+            registry,
+            timeout_seconds=options.timeout_seconds,
+            on_progress=self._progress.report,
+            on_slot_free=self._wake,
+        )
+
+    # Dispatcher
+
+    def offer(self, jobs: Sequence[Job]) -> None:
+        """Run these as soon as there is a slot; what is scheduled is left to the stager."""
+        self.offer_candidates([Candidate.of(job) for job in jobs if job.status is Status.PENDING])
+        scheduled = [job.run_at for job in jobs if job.status is Status.SCHEDULED]
+        if scheduled:
+            self._on_scheduled(min(scheduled))
+
+    def offer_candidates(self, candidates: Sequence[Candidate]) -> None:
+        """Run these as soon as there is a slot; tell other processes when there is none here."""
+        ours = [candidate for candidate in candidates if self.poller.serves(candidate.queue)]
+        taken = self._ready.offer(ours)
+        if not taken:
+            self.poller.missed()
+        self._wake()
+        if candidates and (self._stopping or not taken or len(ours) < len(candidates) or self._is_saturated()):
+            self._spawn(self._jobs.signal({candidate.queue for candidate in candidates}, at=self._clock.now()))
+
+    def interrupt(self, job_id: JobId) -> None:
+        """Ask this job's attempt to stop, if it runs here."""
+        for claim, attempt in self._running.items():
+            if claim.job_id == job_id:
+                attempt.stop(Stop.CANCEL_REQUESTED)
+
+    # What others want to know
+
+    @property
+    def running(self) -> list[Claim]:
+        """The running table: every attempt whose outcome is not acknowledged yet."""
+        return list(self._running)
+
+    def notice(self, notices: Iterable[tuple[Claim, Notice]]) -> None:
+        """Act on what the lease keeper found out."""
+        for claim, notice in notices:
+            if attempt := self._running.get(claim):
+                attempt.stop(Stop.LEASE_LOST if notice is Notice.LOST else Stop.CANCEL_REQUESTED)
+
+    async def release_orphans(self) -> None:
+        """Give back what was carried out under doubtful leases only after we had looked what they won."""
+        oldest = self._clock.monotonic() - LATE_CLAIM_SECONDS
+        leases = {lease_id for lease_id, settled_at in self._doubtful.items() if settled_at <= oldest}
+        if leases:
+            released = await self._jobs.release_orphans(leases, self.running, at=self._clock.now())
+            for lease_id in leases:
+                del self._doubtful[lease_id]
+            log.info("doubtful claims closed", leases=len(leases), released=released)
+
+    # Claiming
+
+    def _is_saturated(self) -> bool:
+        return len(self._ready) > self._free_slots()
+
+    def _free_slots(self) -> int:
+        if len(self._running) - self._executor.performing >= MAX_UNACKNOWLEDGED:
+            return 0
+        return self._options.slots - self._reserved - self._executor.slots_taken
+
+    def _wake(self) -> None:
+        if not self._pump_is_due and not self._stopping:
+            self._pump_is_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        while not self._stopping and self._claims_in_flight < CLAIMS_IN_FLIGHT:
+            count = min(self._free_slots(), len(self._ready), MAX_CLAIM)
+            if count <= 0:
+                break
+            ids = [candidate.id for candidate in self._ready.take(count) if candidate.id not in self._busy]
+            if ids:
+                self._begin_claim(ids)
+        self.poller.taken()
+
+    def _begin_claim(self, ids: Sequence[JobId]) -> None:
+        self._claims_in_flight += 1
+        self._reserved += len(ids)
+        self._busy.update(ids)
+        self._spawn(self._claim(ids))
+
+    async def _claim(self, ids: Sequence[JobId]) -> None:
+        now = self._clock.now()
+        lease = Lease(id=self._identifiers.lease_id(), worker_id=self._worker_id, expires_at=now + self._options.lease)
+        won = Claimed([])
+        try:
+            won = await self._claim_until_settled(ids, lease, now)
+        finally:
+            self._claims_in_flight -= 1
+            self._reserved -= len(ids)
+            self._busy.difference_update(set(ids) - {job.id for job in won.jobs})
+        self._contention.observe(asked=len(ids), won=len(won.jobs))
+        for job in won.jobs:
+            self._start(job, lease)
+        for claim, reason in won.unreadable:
+            self._spawn(self._quarantine(claim, reason))
+        self._wake()
+
+    async def _claim_until_settled(self, ids: Sequence[JobId], lease: Lease, now: datetime) -> Claimed:
+        try:
+            return await self._jobs.claim(ids, lease, at=now)
+        except Unavailable as error:
+            log.warning("claim unanswered", lease_id=lease.id, jobs=len(ids), reason=str(error))
+        settled = await self._until_answered(lambda: self._jobs.claimed(ids, lease.id))
+        self._doubtful[lease.id] = self._clock.monotonic()
+        return settled if settled is not None else Claimed([])
+
+    async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+        pause = FIRST_RETRY_SECONDS
+        while not self._giving_up:
+            try:
+                return await ask()
+            except Unavailable:
+                await asyncio.sleep(pause * (0.5 + self._random.random() / 2))
+                pause = min(pause * 2, LAST_RETRY_SECONDS)
+        return None
+
+    async def _quarantine(self, claim: Claim, reason: str) -> None:
+        log.error("job unreadable", job_id=claim.job_id, reason=reason)
+        await self._write(claim, lambda: self._jobs.quarantine(claim, reason, at=self._clock.now()))
+
+    # Running
+
+    def _start(self, job: Job, lease: Lease) -> None:
+        attempt = Attempt(job, Claim(job.id, lease.id), started=self._clock.monotonic())
+        self._running[attempt.claim] = attempt
+        limit = timedelta(seconds=self._executor.timeout_seconds(job)) + self._options.lease
+        self._keeper.add(attempt.claim, expires_at=lease.expires_at, renew_until=self._clock.now() + limit)
+        if self._stopping:
+            attempt.stop(Stop.SHUTDOWN)
+        elif job.cancel_requested_at is not None:
+            attempt.stop(Stop.CANCEL_REQUESTED)
+        self._spawn(self._run(attempt))
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            ending = await self._executor.perform(attempt)
+            self._wake()
+            if ending is None:
+                log.warning("job lease lost", **attempt.log_fields(self._clock))
+            else:
+                await self._report(attempt, ending)
+        finally:
+            self._leave(attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        self._keeper.remove(attempt.claim)
+        self._progress.forget(attempt.claim)
+        del self._running[attempt.claim]
+        self._busy.discard(attempt.job.id)
+        self._wake()
+
+    # Reporting
+
+    async def _report(self, attempt: Attempt, ending: Ending) -> None:
+        if isinstance(ending, Retry) and attempt.job.attempts_left == 0:
+            ending = Failed(ending.error)
+        if await self._write(attempt.claim, lambda: self._record(attempt, ending)):
+            log.info(f"job {VERBS[type(ending)]}", **attempt.log_fields(self._clock), **_error_fields(ending))
+            self._on_finished(attempt.job.id)
+
+    async def _write(self, claim: Claim, write: Callable[[], Awaitable[None]]) -> bool:
+        """Repeat a write until it is acknowledged (True), or refused because the lease is lost (False)."""
+
+        async def acknowledged() -> bool:
+            await write()
+            return True
+
+        try:
+            return await self._until_answered(acknowledged) is not None
+        except LeaseLost:
+            log.warning("job outcome refused, lease lost", job_id=claim.job_id, lease_id=claim.lease_id)
+            return False
+
+    async def _record(self, attempt: Attempt, ending: Ending) -> None:
+        claim, now = attempt.claim, self._clock.now()
+        match ending:
+            case Completed(result):
+                await self._jobs.complete(claim, result, at=now)
+            case Retry(failure, after_seconds):
+                run_at = self._retry_at(attempt.job, after_seconds, now)
+                await self._jobs.retry(claim, self._error(attempt, failure, now), run_at=run_at, at=now)
+                self._on_scheduled(run_at)
+            case Failed(failure):
+                await self._jobs.fail(claim, self._error(attempt, failure, now), at=now)
+            case Snoozed(seconds):
+                until = _later(now, seconds)
+                await self._jobs.snooze(claim, until=until, at=now)
+                self._on_scheduled(until)
+            case Cancelled():
+                await self._jobs.abandon(claim, at=now)
+            case Released():
+                await self._jobs.release(claim, at=now)
+            case _:
+                assert_never(ending)
+
+    def _retry_at(self, job: Job, after_seconds: float | None, now: datetime) -> datetime:
+        if after_seconds is not None:
+            return _later(now, after_seconds)
+        return next_run_at(now, job.retry_count, self._options.backoff, random=self._random)
+
+    def _error(self, attempt: Attempt, failure: Failure, now: datetime) -> AttemptError:
+        return AttemptError(
+            attempt=attempt.job.retry_count,
+            at=now,
+            type=failure.type,
+            message=failure.message,
+            worker_id=self._worker_id,
+        )
+
+    # Stopping
+
+    async def stop(self, *, grace_seconds: float, flush_seconds: float) -> None:
+        """Claim nothing more, give what runs the grace period, give the rest back, write every outcome.
+
+        Outcomes that MongoDB does not take within `flush_seconds` after that are left to the rescue."""
+        self._stopping = True
+        await self._until_idle(grace_seconds)
+        for attempt in list(self._running.values()):
+            attempt.stop(Stop.SHUTDOWN)
+        await self._until_idle(flush_seconds)
+        self._giving_up = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._executor.close()
+
+    async def _until_idle(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A bug of ours. Its slots are free again, its job is no longer renewed, and the rescue will find it.
+            log.error("worker pool step failed", exc_info=error)
+
+
+def _later(now: datetime, seconds: float) -> datetime:
+    return to_milliseconds(now + timedelta(seconds=min(seconds, LONGEST_DELAY_SECONDS)))
+
+
+def _error_fields(ending: Ending) -> dict[str, object]:
+    match ending:
+        case Retry(failure) | Failed(failure):
+            return {"error_type": failure.type, "error": failure.message}
+        case _:
+            return {}
