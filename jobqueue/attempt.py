@@ -15,9 +15,10 @@ from pydantic_core import to_json
 
 from jobqueue.clock import Clock
 from jobqueue.context import TaskContext
+from jobqueue.execution import execute
 from jobqueue.job import MAX_RESULT_BYTES, Claim, Job, JsonValue, Progress
 from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Outcome, Retry, cut
-from jobqueue.tasks import Registry, execute
+from jobqueue.tasks import Registry
 from jobqueue.threads import ThreadRunner
 from jobqueue.values import check_value
 
