@@ -190,12 +190,13 @@ class LeaseThread:
         pause = self._lease.total_seconds() / BEATS_PER_LEASE
         try:
             while not self._stop.is_set():
-                self._try_beat(store)
+                self.try_beat(store)
                 self._stop.wait(pause)
         finally:
             store.close()
 
-    def _try_beat(self, store: LeaseStore) -> None:
+    def try_beat(self, store: LeaseStore) -> None:
+        """Beat once. A store that does not answer breaks the contact and is asked again at the next beat."""
         try:
             self._beat(store)
             self._first_beat.set()

@@ -1,0 +1,110 @@
+from datetime import UTC, datetime, timedelta
+
+from jobqueue.dispatch import ReadyQueue
+from jobqueue.job import Candidate, JobId
+from jobqueue.repository import Window
+
+START = datetime(2026, 2, 2, tzinfo=UTC)
+
+
+def candidate(name: str, *, priority: int = 0, due: int = 0) -> Candidate:
+    return Candidate(-priority, START + timedelta(seconds=due), JobId(name), "default")
+
+
+def ids(candidates: list[Candidate]) -> list[str]:
+    return [each.id for each in candidates]
+
+
+def open_queue(capacity: int = 10) -> ReadyQueue:
+    queue = ReadyQueue(capacity)
+    queue.look(Window([], complete=True), from_head=True)
+    return queue
+
+
+def test_nothing_is_taken_in_before_the_first_look() -> None:
+    queue = ReadyQueue(10)
+
+    assert not queue.offer([candidate("a")])
+
+    assert len(queue) == 0
+
+
+def test_order_is_priority_then_due_time_then_id() -> None:
+    queue = open_queue()
+
+    queue.offer([candidate("c", due=1), candidate("b"), candidate("a"), candidate("urgent", priority=9, due=5)])
+
+    assert ids(queue.take(10)) == ["urgent", "a", "b", "c"]
+
+
+def test_a_local_job_behind_the_horizon_is_left_to_the_store() -> None:
+    queue = ReadyQueue(10)
+    queue.look(Window([candidate("a", priority=5), candidate("b", priority=3)], complete=False), from_head=True)
+
+    assert not queue.offer([candidate("late", priority=2)])
+    assert queue.offer([candidate("early", priority=4)])
+
+    assert ids(queue.take(10)) == ["a", "early", "b"]
+
+
+def test_a_local_job_never_overtakes_what_the_store_still_has() -> None:
+    """The window was claimed to its end, but the store has more: the next look decides, not the local offer."""
+    queue = ReadyQueue(10)
+    queue.look(Window([candidate("a", priority=5)], complete=False), from_head=True)
+    queue.take(1)
+
+    assert not queue.offer([candidate("local", priority=4)])
+
+    found = queue.look(
+        Window([candidate("b", priority=5, due=1), candidate("local", priority=4)], complete=True), from_head=False
+    )
+    assert found == 2
+    assert ids(queue.take(10)) == ["b", "local"]
+
+
+def test_going_back_to_the_head_forgets_what_may_have_gaps_before_it() -> None:
+    queue = ReadyQueue(10)
+    queue.look(Window([candidate("m", priority=1)], complete=True), from_head=True)
+
+    queue.look(Window([candidate("new", priority=9)], complete=False), from_head=True)
+
+    assert ids(queue.take(10)) == ["new"]
+
+
+def test_a_full_queue_evicts_the_last_and_takes_nothing_that_sorts_behind_it() -> None:
+    queue = open_queue(capacity=2)
+    queue.offer([candidate("a"), candidate("c", due=2)])
+
+    assert queue.offer([candidate("b", due=1)])
+    assert not queue.complete
+    assert not queue.offer([candidate("d", due=3)])
+
+    assert ids(queue.take(10)) == ["a", "b"]
+
+
+def test_a_job_that_does_not_fit_is_reported_as_not_taken() -> None:
+    queue = open_queue(capacity=1)
+    queue.offer([candidate("a")])
+
+    assert not queue.offer([candidate("b", due=1)])
+
+    assert ids(queue.take(10)) == ["a"]
+
+
+def test_an_id_is_at_hand_only_once() -> None:
+    queue = open_queue()
+    queue.offer([candidate("a")])
+
+    queue.offer([candidate("a")])
+    found = queue.look(Window([candidate("a")], complete=True), from_head=True)
+
+    assert found == 0
+    assert ids(queue.take(10)) == ["a"]
+
+
+def test_what_runs_here_already_is_not_taken_in_by_a_look() -> None:
+    queue = ReadyQueue(10)
+
+    queue.look(Window([candidate("a"), candidate("b")], complete=True), from_head=True, busy={JobId("a")})
+
+    assert ids(queue.take(10)) == ["b"]
