@@ -26,8 +26,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", validate_default=True)
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
-    port: int | None = Field(None, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    mongodb_uri: SecretStr | None = Field(None, description="MongoDB; without it an embedded server is started")
+    port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port to listen on, 0 takes a free one; without it 8080, and a worker does not listen",
+    )
+    mongodb_uri: SecretStr | None = Field(
+        None, description="where MongoDB is, mongodb://...; without it the embedded server is used"
+    )
     database: str = Field("jobqueue", pattern=r"^[A-Za-z0-9_-]{1,63}$", description="name of the database")
     driver: Literal["motor", "pymongo"] = Field("motor", description="which asyncio driver to use")
     data_dir: Path = Field(Path(".jobqueue"), description="where the embedded server keeps its data")
@@ -38,9 +45,13 @@ class Settings(BaseSettings):
     queues: Annotated[tuple[str, ...], NoDecode] = Field(
         (ALL_QUEUES,), description="queues to work on, separated by commas; * is every one"
     )
-    claim: Literal["auto", "single", "batch"] = Field("auto", description="how jobs are claimed")
+    claim: Literal["auto", "single", "batch"] = Field(
+        "auto", description="how jobs are claimed: one by one or many at a time"
+    )
     poll_seconds: float = Field(1.0, gt=0, le=3600, description="how often to look for work when idle")
-    lease_seconds: float = Field(30.0, ge=0.5, le=3600, description="how long a worker may be silent")
+    lease_seconds: float = Field(
+        30.0, ge=0.5, le=3600, description="how long a worker may be silent before its jobs are given to others"
+    )
 
     max_retries: int = Field(
         3, ge=MAX_RETRIES_RANGE[0], le=MAX_RETRIES_RANGE[-1], description="attempts a job may have"
@@ -55,11 +66,13 @@ class Settings(BaseSettings):
     retention_completed_seconds: float = Field(
         float(DAY_SECONDS), ge=0, description="how long completed and cancelled jobs are kept"
     )
-    retention_failed_seconds: float = Field(
-        float(30 * DAY_SECONDS), ge=0, description="how long failed jobs are kept"
-    )
+    retention_failed_seconds: float = Field(float(30 * DAY_SECONDS), ge=0, description="how long failed jobs are kept")
 
-    simulate: bool | None = Field(None, description="let jobs of unknown types sleep briefly and complete")
+    simulate: bool | None = Field(
+        None,
+        description="let jobs of types without a task sleep briefly and complete; without it only `serve` does,"
+        " on the embedded server and without --tasks",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level to log")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
 

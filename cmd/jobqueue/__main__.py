@@ -1,0 +1,8 @@
+"""The program `jobqueue`, run by its path: `python cmd/jobqueue serve`."""
+
+import sys
+
+from jobqueue.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

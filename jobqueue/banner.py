@@ -1,0 +1,45 @@
+"""What a person sees when the service is up: where it is, where its data is, and three calls to try."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jobqueue import __version__
+from jobqueue.logs import mask_credentials
+
+EXAMPLE = {"type": "email", "payload": {"to": "user@example.com", "subject": "Welcome", "body": "Hello!"}}
+
+
+_SIMULATION = """\
+  Simulation is on: a job whose type has no task sleeps briefly and completes; nothing real is done.
+  For real work write tasks and start with --tasks your_module."""
+
+
+def compose(
+    *, base_url: str | None, mongodb_uri: str, database: str, simulate: bool, example: Mapping[str, Any] | None
+) -> str:
+    """The banner. `example` is the job to post in the calls, if there are to be any; no job should have its id yet."""
+    paragraphs = [f"jobqueue {__version__} is ready.", _places(base_url, mongodb_uri, database)]
+    if simulate:
+        paragraphs.append(_SIMULATION)
+    if base_url and example is not None:
+        paragraphs.append(_calls(base_url, example))
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _places(base_url: str | None, mongodb_uri: str, database: str) -> str:
+    lines = [f"  HTTP     {base_url}  (documentation: {base_url}/docs)"] if base_url else []
+    return "\n".join([*lines, f"  MongoDB  mongosh '{mask_credentials(mongodb_uri)}', then: use {database}"])
+
+
+def _calls(base_url: str, example: Mapping[str, Any]) -> str:
+    return "\n".join(
+        [
+            "  Try it:",
+            f"    curl -s {base_url}/jobs -H 'Content-Type: application/json' -d '{json.dumps(example)}'",
+            f"    curl -s '{base_url}/jobs/{example['id']}?wait=5'",
+            f"    curl -s {base_url}/jobs",
+        ]
+    )

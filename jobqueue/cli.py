@@ -1,0 +1,250 @@
+"""The commands. They read the settings, provide a database, and hand over to `app.run`.
+
+Exit codes: 0 all went well, 1 it could not (one sentence on standard error says why), 2 wrong usage.
+Standard output is for people; the log goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from jobqueue import __version__, banner, logs
+from jobqueue.builtin import BUILT_IN, simulation
+from jobqueue.embedded import EmbeddedServer, join
+from jobqueue.errors import ConfigurationError, JobQueueError
+from jobqueue.loading import load
+from jobqueue.settings import PREFIX, Settings, load_settings
+from jobqueue.tasks import Registry, Task
+
+INTERRUPTED = 130
+"""Exit code of Ctrl-C before the service is up. Once it is up, Ctrl-C stops it in order, with code 0."""
+
+Command = Callable[..., int]
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What a process does. One that does both may bring its own database."""
+
+    http: bool
+    workers: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program with these arguments, by default those of the process; returns the exit code."""
+    try:
+        code = program.main(arguments and list(arguments), prog_name="jobqueue", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except JobQueueError as error:
+        click.echo(f"jobqueue: {logs.mask_credentials(str(error))}", err=True)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    return int(code or 0)
+
+
+class _Program(click.Group):
+    """The group of commands, with the settings at the end of its help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Settings (environment variables; an option wins over its variable)"):
+            formatter.write_dl(list(_settings_described()), col_max=40)
+        with formatter.section("Exit codes"):
+            formatter.write_dl(
+                [("0", "all went well"), ("1", "it did not; one sentence says why"), ("2", "wrong usage")]
+            )
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+def program() -> None:
+    """A job service on MongoDB: jobs come in over HTTP, are kept as documents, and are run by asyncio workers.
+
+    To try it, run `jobqueue serve`: it brings a small database of its own. For real work set JOBQUEUE_MONGODB_URI
+    to a MongoDB replica set, write tasks, and run `jobqueue serve --tasks your_module`; or `jobqueue api` and, on as
+    many machines as you like, `jobqueue worker --tasks your_module`.
+
+    The URI is no option on purpose: it may hold a password, and everybody on a machine can read command lines.
+    """
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_TASKS = click.option(
+    "--tasks",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Load the tasks of this module (my.tasks) or file (tasks.py). May be repeated.",
+)
+_HOST = click.option("--host", help="Address to listen on.")
+_PORT = click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
+_WORKERS = click.option("--workers", type=int, help="Jobs to run at the same time.")
+_DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the embedded server.")
+
+
+@program.command()
+@_options(_TASKS, _HOST, _PORT, _WORKERS, _DATA_DIR)
+def serve(modules: tuple[str, ...], **overrides: Any) -> int:
+    """HTTP and workers in one process.
+
+    Without JOBQUEUE_MONGODB_URI it starts the embedded server, for trying things out. There and without --tasks it
+    only simulates: every job sleeps briefly and completes."""
+    return _start(Roles(http=True, workers=True), modules, overrides)
+
+
+@program.command()
+@_options(_HOST, _PORT, _DATA_DIR)
+def api(**overrides: Any) -> int:
+    """HTTP only; workers are other processes.
+
+    Without JOBQUEUE_MONGODB_URI it joins the embedded server of a `jobqueue serve` with the same data folder."""
+    return _start(Roles(http=True, workers=False), (), overrides)
+
+
+@program.command()
+@_options(_TASKS, _HOST, _PORT, _WORKERS, _DATA_DIR)
+def worker(modules: tuple[str, ...], **overrides: Any) -> int:
+    """Workers only; listens only when a port is given, for health and metrics.
+
+    Without JOBQUEUE_MONGODB_URI it joins the embedded server of a `jobqueue serve` with the same data folder."""
+    return _start(Roles(http=False, workers=True), modules, overrides)
+
+
+@program.command()
+@_options(_TASKS)
+def tasks(modules: tuple[str, ...]) -> int:
+    """List the tasks that --tasks loads; without it, the built-in ones."""
+    rows = [_task_described(task) for task in (load(modules) if modules else BUILT_IN)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        click.echo(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        )
+    return 0
+
+
+def decide_simulation(settings: Settings, roles: Roles, *, has_tasks: bool) -> bool:
+    """Whether jobs of types without a task are to be simulated here.
+
+    Raises `ConfigurationError` where this process would run jobs, but has no tasks and is not to simulate."""
+    if not roles.workers:
+        return False
+    embeds = roles.http and settings.mongodb_uri is None
+    simulate = settings.simulate if settings.simulate is not None else embeds and not has_tasks
+    if not simulate and not has_tasks:
+        raise ConfigurationError(
+            f"there are no tasks to run: give --tasks your_module, or set {PREFIX}SIMULATE=true to let every job sleep"
+            " briefly and complete"
+        )
+    return simulate
+
+
+def _start(roles: Roles, modules: Sequence[str], overrides: dict[str, Any]) -> int:
+    settings = load_settings(**overrides)
+    logs.configure(settings.log_level, settings.log_format)
+    simulate = decide_simulation(settings, roles, has_tasks=bool(modules))
+    registry = simulation(load(modules)) if simulate else load(modules)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(settings, roles, registry=registry, simulate=simulate))
+
+
+async def _serve(settings: Settings, roles: Roles, *, registry: Registry, simulate: bool) -> int:
+    from jobqueue.app import Ready, run  # here, so that --help does not wait for drivers and servers to be imported
+
+    def announce(ready: Ready) -> None:
+        example = _example(registry, simulate=ready.simulate)
+        click.echo(
+            banner.compose(
+                base_url=ready.base_url,
+                mongodb_uri=ready.mongodb_uri,
+                database=settings.database,
+                simulate=ready.simulate,
+                example=example if roles.http else None,
+            )
+        )
+
+    async with _database(settings, roles) as uri:
+        return await run(
+            settings,
+            http=roles.http,
+            workers=roles.workers,
+            registry=registry,
+            mongodb_uri=uri,
+            simulate=simulate,
+            on_ready=announce,
+        )
+
+
+@asynccontextmanager
+async def _database(settings: Settings, roles: Roles) -> AsyncIterator[str]:
+    """The URI of the database: the one that is set, or the embedded server, started here by `serve`."""
+    if settings.mongodb_uri is not None:
+        yield settings.mongodb_uri.get_secret_value()
+    elif roles.http and roles.workers:
+        async with EmbeddedServer(settings.data_dir, engine=settings.embedded_server) as server:
+            yield server.uri
+    else:
+        yield join(settings.data_dir)
+
+
+def _example(registry: Registry, *, simulate: bool) -> dict[str, Any]:
+    """A job for the banner: any will do where it is simulated or left to others; otherwise one that has a task."""
+    chosen = banner.EXAMPLE if simulate or not len(registry) else {"type": next(iter(registry)).name}
+    return {"id": f"first-{secrets.token_hex(3)}", **chosen}
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed; it exists for most systems, not for all."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _task_described(task: Task) -> tuple[str, ...]:
+    attempts = f"{task.max_retries or 'default'} attempts"
+    timeout = f"{task.timeout_seconds:g} s" if task.timeout_seconds else "default timeout"
+    return task.name, attempts, timeout, (task.function.__doc__ or task.place).strip().splitlines()[0]
+
+
+def _settings_described() -> Iterator[tuple[str, str]]:
+    for name, field in Settings.model_fields.items():
+        notes = "; ".join([*_choices(field), *_default(field)])
+        yield f"{PREFIX}{name.upper()}", f"{field.description} ({notes})" if notes else str(field.description)
+
+
+def _choices(field: FieldInfo) -> Iterator[str]:
+    if get_origin(field.annotation) is Literal:
+        yield "|".join(get_args(field.annotation))
+
+
+def _default(field: FieldInfo) -> Iterator[str]:
+    match field.default:
+        case None:
+            return
+        case tuple() as names:
+            yield f"default {','.join(names)}"
+        case float() as number:
+            yield f"default {number:.12g}"
+        case other:
+            yield f"default {other}"

@@ -1,0 +1,89 @@
+"""Logging: events with fields, one line each, on standard error.
+
+JSON unless a person watches; the standard library's loggers (aiohttp, pymongo, motor, asyncio, warnings) pass the same
+processors. No line ever contains the credentials of a MongoDB URI, be it in a field or deep in a traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+LogFormat = Literal["auto", "json", "console"]
+
+_CREDENTIALS = re.compile(r"""(mongodb(?:\+srv)?://)[^\s"']*@""")
+_CHATTY = ("pymongo", "motor", "asyncio", "aiohttp.access")
+"""Libraries that at DEBUG or INFO tell of every command, with its documents."""
+
+
+def configure(level: str, log_format: LogFormat = "auto", *, stream: TextIO | None = None) -> None:
+    """Set up logging for this process; may be called again."""
+    stream = stream or sys.stderr
+    render = _renderer(log_format, colors=stream.isatty())
+    structlog.configure(
+        processors=[*_PROCESSORS, render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    _route_standard_library(level, render, stream)
+
+
+def mask_credentials(text: str) -> str:
+    """The text with user name and password of every MongoDB URI in it replaced by stars."""
+    return _CREDENTIALS.sub(r"\1***@", text)
+
+
+def _route_standard_library(level: str, render: Processor, stream: TextIO) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *_PROCESSORS],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+
+
+def _renderer(log_format: LogFormat, *, colors: bool) -> Processor:
+    if log_format == "json" or (log_format == "auto" and not colors):
+        return structlog.processors.JSONRenderer(sort_keys=False)
+    return structlog.dev.ConsoleRenderer(
+        colors=colors, timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def _mask(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {key: _masked(value) for key, value in event.items()}
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_credentials(value) if "://" in value else value
+    if isinstance(value, dict):
+        return {key: _masked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(item) for item in value]
+    if isinstance(value, BaseException):
+        return mask_credentials(str(value))
+    return value
+
+
+_PROCESSORS: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    structlog.processors.StackInfoRenderer(),
+    structlog.processors.format_exc_info,
+    _mask,
+)
