@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from jobqueue.job import MAX_ERROR_MESSAGE_BYTES, JsonValue
+from jobqueue.values import escape_pointer
 
 MAX_SUMMARISED = 20
 """An exception group tells about this many of its exceptions; the message is cut anyway."""
@@ -146,8 +147,7 @@ def _message(error: BaseException) -> str:
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
-    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
-    return "".join(f"/{part}" for part in escaped) or "payload"
+    return "".join(f"/{escape_pointer(str(part))}" for part in location) or "payload"
 
 
 def _seconds(value: float) -> float:
