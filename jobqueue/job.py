@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, NewType, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 JobId = NewType("JobId", str)
@@ -95,7 +95,11 @@ def to_rfc3339(moment: datetime) -> str:
 
 
 T = TypeVar("T")
-Instant = Annotated[datetime, PlainSerializer(to_rfc3339, return_type=str, when_used="json")]
+Instant = Annotated[
+    datetime,
+    PlainSerializer(to_rfc3339, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 Absent = Annotated[T | None, Field(default=None, exclude_if=lambda value: value is None)]
 """A field that is left out, in MongoDB and in JSON, while it is not set."""
 

@@ -1,0 +1,105 @@
+"""How answers are written: by the models that describe them, lists item by item, pages within their size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from aiohttp import ETag, hdrs, web
+from pydantic import BaseModel
+
+from jobqueue.api.cursor import encode_cursor
+from jobqueue.api.errors import headers_of, problem_of
+from jobqueue.api.schemas import Problem
+from jobqueue.job import Job, JobView
+from jobqueue.repository import Page
+
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+MAX_PAGE_BYTES = 4 << 20
+"""A page ends early rather than grow beyond this, however large its jobs are."""
+
+
+def encode(value: BaseModel, model: type[BaseModel]) -> bytes:
+    """JSON of `value` as `model` shows it: of a Job as JobView only the view."""
+    # `fallback` is for what people store by hand, such as an ObjectId in a payload.
+    return model.__pydantic_serializer__.to_json(value, by_alias=True, fallback=str)
+
+
+def answer(value: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """One value as it is."""
+    return json_answer(encode(value, type(value)), status=status, headers=headers)
+
+
+def list_answer(values: Sequence[BaseModel], model: type[BaseModel]) -> web.Response:
+    """A JSON array."""
+    return json_answer(_array([encode(value, model) for value in values]))
+
+
+def job_answer(job: Job, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """One job."""
+    return json_answer(encode(job, JobView), status=status, headers=headers)
+
+
+def tagged_job_answer(request: web.Request, job: Job) -> web.Response:
+    """One job with its ETag, or 304 when the client has this very state of it already."""
+    body = encode(job, JobView)
+    tag = hashlib.blake2b(body, digest_size=16).hexdigest()
+    headers: dict[str, str] = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-cache"}
+    if any(known.value in (tag, "*") for known in _known_tags(request)):
+        return web.Response(status=304, headers=headers)
+    return json_answer(body, headers=headers)
+
+
+def page_answer(request: web.Request, page: Page, *, envelope: tuple[bytes, bytes] = (b"", b"")) -> web.Response:
+    """A page of jobs, what goes around it, and in `Link` where the next one is."""
+    jobs, next_before = _fit(page)
+    headers: dict[str, str] = {}
+    if next_before is not None:
+        target = request.rel_url.update_query(cursor=encode_cursor(next_before))
+        headers[hdrs.LINK] = f'<{target.raw_path_qs}>; rel="next"'
+    before, after = envelope
+    return json_answer(before + _array(jobs) + after, headers=headers)
+
+
+def problem_answer(error: Exception, *, instance: str, request_id: str) -> web.Response:
+    """An exception as a problem document. What went wrong on our side carries the request id."""
+    problem = problem_of(error, instance=instance)
+    if problem.status >= 500:
+        problem = problem.model_copy(update={"request_id": request_id})
+    return web.Response(
+        body=encode(problem, Problem), status=problem.status, content_type=PROBLEM_JSON, headers=headers_of(error)
+    )
+
+
+def job_path(job_id: str) -> str:
+    """The path of a job; every character of an id that was made here stands for itself."""
+    return f"/jobs/{quote(job_id, safe=':')}"
+
+
+def json_answer(body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """JSON that is written already."""
+    return web.Response(body=body, status=status, content_type=JSON, headers=headers)
+
+
+def _array(items: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"
+
+
+def _fit(page: Page) -> tuple[Sequence[bytes], int | None]:
+    """The jobs of a page as far as they fit, the first in any case, and where the next page begins."""
+    written: list[bytes] = []
+    size = 0
+    for position, job in enumerate(page.jobs):
+        item = encode(job, JobView)
+        size += len(item) + 1
+        # The store counts BSON; the same value can be several times as long in JSON.
+        if written and size > MAX_PAGE_BYTES:
+            return written, page.jobs[position - 1].seq
+        written.append(item)
+    return written, page.next_before
+
+
+def _known_tags(request: web.Request) -> Sequence[ETag]:
+    return request.if_none_match or ()

@@ -1,0 +1,65 @@
+"""From a request to the bytes of its body: declared as JSON, within its size, sent in time.
+
+The size is counted while the body arrives, so a client that announces none, or a wrong one, cannot fill the
+memory. Raises aiohttp's own 408, 413 and 415, with a text that says what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from aiohttp import hdrs, web
+
+BODY_SECONDS = 60.0
+"""A body that takes longer than this to arrive holds its connection no more."""
+
+JSON_TYPE = re.compile(r"application/([a-z0-9!#$&^_.-]+\+)?json")
+NDJSON_TYPE = "application/x-ndjson"
+UTF8_NAMES = frozenset({None, "utf-8", "utf8"})
+
+
+async def read_json_body(request: web.Request, *, limit: int) -> bytes:
+    """The body of a request that says it is JSON, at most `limit` bytes."""
+    if not is_json(request):
+        raise web.HTTPUnsupportedMediaType(text="send JSON, and say so: Content-Type: application/json")
+    return await read_body(request, limit=limit)
+
+
+def is_json(request: web.Request) -> bool:
+    """Whether the body is declared as JSON."""
+    return JSON_TYPE.fullmatch(request.content_type) is not None
+
+
+async def read_body(request: web.Request, *, limit: int) -> bytes:
+    """The body, in UTF-8 as far as its headers tell, at most `limit` bytes."""
+    _refuse_encodings(request)
+    if (request.content_length or 0) > limit:
+        raise too_large(limit)
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _collect(request, limit)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_SECONDS:g} seconds") from None
+
+
+def too_large(limit: int) -> web.HTTPException:
+    """The error for something larger than `limit` bytes."""
+    return web.HTTPRequestEntityTooLarge(limit, 0, text=f"at most {limit} bytes are taken")
+
+
+async def _collect(request: web.Request, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            raise too_large(limit)
+    return bytes(body)
+
+
+def _refuse_encodings(request: web.Request) -> None:
+    charset = request.charset
+    if (charset.lower() if charset else None) not in UTF8_NAMES:
+        raise web.HTTPUnsupportedMediaType(text="JSON is UTF-8; leave charset out, or say charset=utf-8")
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise web.HTTPUnsupportedMediaType(text="send the body as it is, without Content-Encoding")

@@ -1,0 +1,146 @@
+"""What an exception looks like over HTTP: one table, and the RFC 9457 problem that is made of it.
+
+Nothing of an exception that we did not raise ourselves ever leaves, neither its text nor a traceback; the answer
+carries the request id, under which the log has the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import hdrs, http_exceptions, web
+
+from jobqueue.api.schemas import Problem, ProblemField
+from jobqueue.errors import (
+    DuplicateJob,
+    IllegalMove,
+    InvalidJob,
+    JobNotFound,
+    OutcomeUnknown,
+    QueueFull,
+    ShuttingDown,
+    Unavailable,
+)
+
+TYPE_PREFIX = "urn:problem-type:jobqueue:"
+UNAVAILABLE_RETRY_SECONDS = 2
+SHUTDOWN_RETRY_SECONDS = 5
+MAX_INSTANCE_LENGTH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one class of exceptions, and those derived from it, is shown."""
+
+    status: int
+    name: str
+    title: str
+    detail: Callable[[Any], str] = str
+    members: Callable[[Any], Mapping[str, Any]] = lambda error: {}
+    retry_after: Callable[[Any], int] | None = None
+
+
+def _invalid(error: InvalidJob) -> Mapping[str, Any]:
+    return {"errors": [ProblemField(pointer=_clean(p.pointer), detail=_clean(p.detail)) for p in error.problems]}
+
+
+def _duplicate(error: DuplicateJob) -> Mapping[str, Any]:
+    if error.existing is None:
+        return {"job_id": error.value} if error.field == "id" else {}
+    return {"job_id": error.existing.id, "state": error.existing.status, "result": error.existing.result}
+
+
+def _illegal(error: IllegalMove) -> Mapping[str, Any]:
+    return {"job_id": error.job_id, "state": error.status}
+
+
+TABLE: Mapping[type[Exception], Row] = {
+    InvalidJob: Row(400, "invalid-input", "The input is not valid", members=_invalid),
+    JobNotFound: Row(404, "job-not-found", "There is no such job", members=lambda error: {"job_id": error.job_id}),
+    DuplicateJob: Row(409, "duplicate-job", "The job exists already", members=_duplicate),
+    IllegalMove: Row(409, "illegal-move", "The job is not in a state for this", members=_illegal),
+    QueueFull: Row(
+        503, "queue-full", "Too much is waiting", retry_after=lambda error: max(1, error.retry_after_seconds)
+    ),
+    ShuttingDown: Row(503, "shutting-down", "The service is stopping", retry_after=lambda _: SHUTDOWN_RETRY_SECONDS),
+    OutcomeUnknown: Row(
+        503,
+        "outcome-unknown",
+        "The database did not say whether it was done",
+        detail=lambda error: f"it may have been done or not; asking again with the id {error.job_id!r} is safe",
+        members=lambda error: {"job_id": error.job_id},
+        retry_after=lambda _: UNAVAILABLE_RETRY_SECONDS,
+    ),
+    Unavailable: Row(
+        503,
+        "unavailable",
+        "The database does not answer",
+        detail=lambda _: "MongoDB did not answer in time; nothing is known to have been changed; try again",
+        retry_after=lambda _: UNAVAILABLE_RETRY_SECONDS,
+    ),
+    http_exceptions.HttpProcessingError: Row(
+        400, "broken-body", "The body cannot be read", detail=lambda _: "its transfer or content encoding is broken"
+    ),
+    web.RequestPayloadError: Row(
+        400, "broken-body", "The body cannot be read", detail=lambda _: "its transfer or content encoding is broken"
+    ),
+    Exception: Row(
+        500, "internal-error", "Something went wrong here", detail=lambda _: "the log has it under the request id"
+    ),
+}
+"""Every exception that may reach a client, once; of the classes of an exception the nearest counts."""
+
+
+def problem_of(error: Exception, *, instance: str) -> Problem:
+    """The problem that tells a client about this exception. `instance` is where it happened."""
+    if isinstance(error, web.HTTPException):
+        return _http_problem(error, instance)
+    row = row_of(error)
+    return Problem(
+        type=TYPE_PREFIX + row.name,
+        title=row.title,
+        status=row.status,
+        detail=_clean(row.detail(error)),
+        instance=_clean(instance)[:MAX_INSTANCE_LENGTH],
+        **row.members(error),
+    )
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    """The headers that belong to the answer to this exception."""
+    if isinstance(error, web.HTTPException):
+        return {hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
+    retry_after = row_of(error).retry_after
+    return {hdrs.RETRY_AFTER: str(retry_after(error))} if retry_after is not None else {}
+
+
+def row_of(error: Exception) -> Row:
+    """The row of the table that an exception falls under."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+def _http_problem(error: web.HTTPException, instance: str) -> Problem:
+    status = HTTPStatus(error.status)
+    return Problem(
+        type=TYPE_PREFIX + status.phrase.lower().replace(" ", "-"),
+        title=status.phrase,
+        status=status,
+        detail=_clean(_http_detail(error)),
+        instance=_clean(instance)[:MAX_INSTANCE_LENGTH],
+    )
+
+
+def _http_detail(error: web.HTTPException) -> str:
+    if isinstance(error, web.HTTPNotFound):
+        return "nothing is at this path; GET / lists what is here"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{error.method} is not allowed here; allowed: {', '.join(sorted(error.allowed_methods))}"
+    return error.text or error.reason
+
+
+def _clean(text: str) -> str:
+    """The same text without what UTF-8 cannot carry: a problem may quote what made it one."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

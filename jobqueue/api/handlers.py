@@ -1,0 +1,186 @@
+"""One function per route: read the request, call the service, write the answer. Errors are raised, not formatted.
+
+A handler calls the service layer, which writes the job document through the repository and dispatches its id to
+the worker pool: `create_job` is where that begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from jobqueue import __version__
+from jobqueue.api.answers import (
+    MAX_PAGE_BYTES,
+    answer,
+    job_answer,
+    job_path,
+    json_answer,
+    list_answer,
+    page_answer,
+    tagged_job_answer,
+)
+from jobqueue.api.bodies import read_json_body
+from jobqueue.api.bulk import enqueue_items, read_items
+from jobqueue.api.schemas import (
+    DeadLettersQuery,
+    Health,
+    Index,
+    JobsQuery,
+    NewJobBody,
+    NoQuery,
+    QueueView,
+    RedriveBody,
+    Requeued,
+    RequeuedMany,
+    WaitQuery,
+    WorkerView,
+)
+from jobqueue.clock import Clock
+from jobqueue.errors import IllegalMove, JobNotFound
+from jobqueue.job import Status
+from jobqueue.service import JobService
+from jobqueue.values import check_value, decode_json
+
+MAX_ID_LENGTH = 128
+
+LINKS = {
+    "self": "/",
+    "jobs": "/jobs",
+    "deadLetters": "/dlq",
+    "queues": "/queues",
+    "workers": "/workers",
+    "liveness": "/livez",
+    "readiness": "/readyz",
+    "openapi": "/openapi.json",
+    "docs": "/docs",
+}
+"""Where everything is, for `GET /`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The largest bodies that are taken, in bytes."""
+
+    max_payload_bytes: int = 1 << 20
+    max_bulk_bytes: int = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """What the handlers work with."""
+
+    service: JobService
+    clock: Clock
+    limits: Limits
+    openapi: bytes
+
+
+async def create_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    body = await read_json_body(request, limit=api.limits.max_payload_bytes)
+    job = await api.service.enqueue(NewJobBody.read(decode_json(body)).to_new_job())
+    return job_answer(job, status=201, headers={hdrs.LOCATION: job_path(job.id)})
+
+
+async def create_jobs(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    items = await read_items(request, limit=api.limits.max_bulk_bytes)
+    return answer(
+        await enqueue_items(
+            api.service, items, item_limit=api.limits.max_payload_bytes, instance=request.rel_url.raw_path
+        )
+    )
+
+
+async def list_jobs(api: Api, request: web.Request, query: JobsQuery) -> web.Response:
+    if query.id is not None:
+        return await _show_job(api, request, possible_id(query.id), wait=query.wait or 0.0)
+    page = await api.service.list(query.to_filter(), before=query.cursor, limit=query.limit, max_bytes=MAX_PAGE_BYTES)
+    return page_answer(request, page)
+
+
+async def get_job(api: Api, request: web.Request, query: WaitQuery) -> web.Response:
+    return await _show_job(api, request, job_id_of(request), wait=query.wait)
+
+
+async def cancel_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    job = await api.service.cancel(job_id_of(request))
+    return job_answer(job, status=202 if job.status is Status.PROCESSING else 200)
+
+
+async def retry_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    return job_answer(await api.service.redrive(job_id_of(request)), status=202)
+
+
+async def delete_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    await api.service.delete(job_id_of(request))
+    return web.Response(status=204)
+
+
+async def list_dead_letters(api: Api, request: web.Request, query: DeadLettersQuery) -> web.Response:
+    count = await api.service.count_dead_letters()
+    page = await api.service.list(query.to_filter(), before=query.cursor, limit=query.limit, max_bytes=MAX_PAGE_BYTES)
+    return page_answer(request, page, envelope=(b'{"count":%d,"jobs":' % count, b"}"))
+
+
+async def retry_dead_letter(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    job = await api.service.get(job_id_of(request))
+    if job.status is not Status.FAILED:
+        raise IllegalMove(job.id, "redrive", job.status)
+    await api.service.redrive(job.id)
+    return answer(Requeued(job_id=job.id), status=202)
+
+
+async def retry_dead_letters(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    body = RedriveBody.read(decode_json(await read_json_body(request, limit=api.limits.max_payload_bytes)))
+    requeued = await api.service.redrive_many(body.to_filter(), limit=body.limit)
+    rest = await api.service.list(body.to_filter(), before=None, limit=1, max_bytes=MAX_PAGE_BYTES)
+    return answer(RequeuedMany(requeued=len(requeued), more=bool(rest.jobs)))
+
+
+async def list_queues(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    now = api.clock.now()
+    return list_answer([QueueView.of(queue, now=now) for queue in await api.service.queues()], QueueView)
+
+
+async def list_workers(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    return list_answer(await api.service.workers(), WorkerView)
+
+
+async def show_index(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    return answer(Index(name="jobqueue", version=__version__, links=LINKS))
+
+
+async def show_liveness(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    return answer(Health(status="alive"))
+
+
+async def show_readiness(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    await api.service.check()
+    return answer(Health(status="ready"))
+
+
+async def show_health(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    return await show_readiness(api, request, query)
+
+
+async def show_openapi(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    return json_answer(api.openapi)
+
+
+async def _show_job(api: Api, request: web.Request, job_id: str, *, wait: float) -> web.Response:
+    return tagged_job_answer(request, await api.service.wait(job_id, seconds=wait))
+
+
+def job_id_of(request: web.Request) -> str:
+    """The id in the path. Raises `JobNotFound` for one that no job can have."""
+    return possible_id(request.match_info["id"])
+
+
+def possible_id(job_id: str) -> str:
+    """The id itself. Raises `JobNotFound` when no job can have it, without asking the store.
+
+    Ids in the store that people made there by hand may have other characters than `NAME_PATTERN` allows."""
+    if not 0 < len(job_id) <= MAX_ID_LENGTH or "\0" in job_id or check_value(job_id):
+        raise JobNotFound(job_id[:MAX_ID_LENGTH])
+    return job_id

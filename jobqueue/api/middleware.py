@@ -1,0 +1,67 @@
+"""Around every request: its id, in the log and in the answer, and problems instead of exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
+
+from jobqueue.api.answers import problem_answer
+from jobqueue.api.errors import row_of
+from jobqueue.job import NAME_PATTERN
+
+REQUEST_ID_HEADER = "X-Request-Id"
+REQUEST_ID = web.RequestKey("request_id", str)
+SAFE_HEADERS = {"X-Content-Type-Options": "nosniff"}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = structlog.get_logger(__name__)
+
+
+def identify_requests(random: Random) -> Middleware:
+    """Take the client's request id when it is short and harmless, else make one."""
+
+    @web.middleware
+    async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get(REQUEST_ID_HEADER, "")
+        request_id = given if NAME_PATTERN.fullmatch(given) else f"{random.getrandbits(64):016x}"
+        request[REQUEST_ID] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            response = await handler(request)
+        if not response.prepared:
+            response.headers.update({REQUEST_ID_HEADER: request_id, **SAFE_HEADERS})
+        return response
+
+    return identify
+
+
+@web.middleware
+async def show_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer exceptions with problem documents; the outermost place where any is caught."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as error:
+        if request.method == hdrs.METH_OPTIONS:
+            return web.Response(status=204, headers={hdrs.ALLOW: error.headers[hdrs.ALLOW]})
+        return _problem(request, error)
+    except web.HTTPException as error:
+        return _problem(request, error)
+    except Exception as error:
+        _log(request, error)
+        return _problem(request, error)
+
+
+def _problem(request: web.Request, error: Exception) -> web.Response:
+    return problem_answer(error, instance=request.rel_url.raw_path, request_id=request[REQUEST_ID])
+
+
+def _log(request: web.Request, error: Exception) -> None:
+    status = row_of(error).status
+    about = {"method": request.method, "path": request.rel_url.raw_path, "status": status}
+    if status == 500:
+        log.exception("request failed", **about)
+    elif status > 500:
+        log.warning("request refused", reason=str(error), **about)

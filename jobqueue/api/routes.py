@@ -1,0 +1,316 @@
+"""Every route, as a list of values: what serves it, what it takes and how it answers.
+
+`build_api` makes the aiohttp application of it. The OpenAPI document is made of the same list.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Generic, TypeVar
+
+from aiohttp import HttpVersion11, hdrs, web
+from pydantic.alias_generators import to_camel
+from pydantic_core import to_json
+
+from jobqueue import __version__
+from jobqueue.api import docs, handlers
+from jobqueue.api.answers import JSON
+from jobqueue.api.bodies import NDJSON_TYPE
+from jobqueue.api.handlers import Api, Limits
+from jobqueue.api.middleware import identify_requests, show_problems
+from jobqueue.api.openapi import Reply, build_openapi
+from jobqueue.api.queries import read_query
+from jobqueue.api.schemas import (
+    BulkAnswer,
+    BulkBody,
+    DeadLetters,
+    DeadLettersQuery,
+    Health,
+    Index,
+    Input,
+    JobsQuery,
+    NewJobBody,
+    NoQuery,
+    QueueView,
+    RedriveBody,
+    Requeued,
+    RequeuedMany,
+    WaitQuery,
+    WorkerView,
+)
+from jobqueue.clock import Clock
+from jobqueue.job import JobView
+from jobqueue.service import JobService
+
+Q = TypeVar("Q", bound=Input)
+Handler = Callable[[Api, web.Request, Q], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route(Generic[Q]):
+    """One route. `body` maps the media types it takes to their shapes, `problems` lists how it may refuse
+    besides 500, which any may."""
+
+    method: str
+    path: str
+    handler: Handler[Q]
+    query: type[Q]
+    summary: str
+    tag: str
+    replies: Mapping[int, Reply]
+    problems: Sequence[int] = ()
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What the route is called in the OpenAPI document: as its handler."""
+        return to_camel(self.handler.__name__)
+
+    def bind(self, api: Api) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The handler as aiohttp calls it."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await self.handler(api, request, read_query(request, self.query))
+
+        return handle
+
+
+HEALTH = "health"
+LINK = {"Link": 'where the next page is, `rel="next"`; absent on the last one'}
+TAGGED = {"ETag": "of this very state; send it as If-None-Match"}
+
+ROUTES: Sequence[Route[Any]] = (
+    Route(
+        method="POST",
+        path="/jobs",
+        handler=handlers.create_job,
+        query=NoQuery,
+        body={JSON: NewJobBody},
+        summary="Enqueue a job",
+        tag="jobs",
+        replies={201: Reply("The job is stored", JobView, {"Location": "where the job is"})},
+        problems=(400, 408, 409, 413, 415, 503),
+    ),
+    Route(
+        method="POST",
+        path="/jobs/bulk",
+        handler=handlers.create_jobs,
+        query=NoQuery,
+        body={JSON: BulkBody, NDJSON_TYPE: str},
+        summary="Enqueue up to 10,000 jobs, each judged by itself",
+        tag="jobs",
+        replies={200: Reply("What became of each item", BulkAnswer)},
+        problems=(400, 408, 413, 415, 503),
+    ),
+    Route(
+        method="GET",
+        path="/jobs",
+        handler=handlers.list_jobs,
+        query=JobsQuery,
+        summary="List jobs, the newest first, or show one by its id",
+        tag="jobs",
+        replies={
+            200: Reply("A page of jobs; with `id` that job", list[JobView] | JobView, LINK | TAGGED),
+            304: Reply("The job with this `id` is as the client knows it"),
+        },
+        problems=(400, 404, 503),
+    ),
+    Route(
+        method="GET",
+        path="/jobs/{id}",
+        handler=handlers.get_job,
+        query=WaitQuery,
+        summary="Show a job, at once or when it is finished",
+        tag="jobs",
+        replies={200: Reply("The job", JobView, TAGGED), 304: Reply("It is as the client knows it")},
+        problems=(400, 404, 503),
+    ),
+    Route(
+        method="POST",
+        path="/jobs/{id}/cancel",
+        handler=handlers.cancel_job,
+        query=NoQuery,
+        summary="Cancel a waiting job, or ask a running one to stop",
+        tag="jobs",
+        replies={200: Reply("It is cancelled", JobView), 202: Reply("It runs, and was asked to stop", JobView)},
+        problems=(400, 404, 409, 503),
+    ),
+    Route(
+        method="POST",
+        path="/jobs/{id}/retry",
+        handler=handlers.retry_job,
+        query=NoQuery,
+        summary="Put a failed or cancelled job back",
+        tag="jobs",
+        replies={202: Reply("It is pending again", JobView)},
+        problems=(400, 404, 409, 503),
+    ),
+    Route(
+        method="DELETE",
+        path="/jobs/{id}",
+        handler=handlers.delete_job,
+        query=NoQuery,
+        summary="Remove a job that is not running",
+        tag="jobs",
+        replies={204: Reply("It is gone")},
+        problems=(400, 404, 409, 503),
+    ),
+    Route(
+        method="GET",
+        path="/dlq",
+        handler=handlers.list_dead_letters,
+        query=DeadLettersQuery,
+        summary="List the jobs that failed for good, the newest first",
+        tag="dead letters",
+        replies={200: Reply("A page of dead letters", DeadLetters, LINK)},
+        problems=(400, 503),
+    ),
+    Route(
+        method="POST",
+        path="/dlq/{id}/retry",
+        handler=handlers.retry_dead_letter,
+        query=NoQuery,
+        summary="Put one dead letter back",
+        tag="dead letters",
+        replies={202: Reply("It is pending again", Requeued)},
+        problems=(400, 404, 409, 503),
+    ),
+    Route(
+        method="POST",
+        path="/dlq/retry",
+        handler=handlers.retry_dead_letters,
+        query=NoQuery,
+        body={JSON: RedriveBody},
+        summary="Put many dead letters back",
+        tag="dead letters",
+        replies={200: Reply("How many were put back", RequeuedMany)},
+        problems=(400, 408, 413, 415, 503),
+    ),
+    Route(
+        method="GET",
+        path="/queues",
+        handler=handlers.list_queues,
+        query=NoQuery,
+        summary="Show what waits and what runs, by queue",
+        tag="operation",
+        replies={200: Reply("Every known queue", list[QueueView])},
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
+        path="/workers",
+        handler=handlers.list_workers,
+        query=NoQuery,
+        summary="Show the live processes",
+        tag="operation",
+        replies={200: Reply("Every process that lately gave a sign of life", list[WorkerView])},
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
+        path="/",
+        handler=handlers.show_index,
+        query=NoQuery,
+        summary="Show what is here",
+        tag="operation",
+        replies={200: Reply("Name, version and links", Index)},
+        problems=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/livez",
+        handler=handlers.show_liveness,
+        query=NoQuery,
+        summary="Whether the process answers",
+        tag=HEALTH,
+        replies={200: Reply("It does", Health)},
+        problems=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=handlers.show_readiness,
+        query=NoQuery,
+        summary="Whether the process and MongoDB can take requests",
+        tag=HEALTH,
+        replies={200: Reply("They can", Health)},
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=handlers.show_health,
+        query=NoQuery,
+        summary="The same as /readyz",
+        tag=HEALTH,
+        replies={200: Reply("They can", Health)},
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=handlers.show_openapi,
+        query=NoQuery,
+        summary="This document",
+        tag="operation",
+        replies={200: Reply("OpenAPI 3.1", dict[str, Any])},
+        problems=(400,),
+    ),
+)
+
+PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+    "/docs": docs.show_page,
+    "/docs/{name}": docs.show_asset,
+}
+"""What people look at; no part of the API that the OpenAPI document describes."""
+
+
+def build_api(
+    service: JobService, *, clock: Clock, limits: Limits | None = None, random: Random | None = None
+) -> web.Application:
+    """The whole API as one application; nothing is connected or started. `random` makes request ids."""
+    app = _application(ROUTES, _api(service, clock, limits), random)
+    for path, page in PAGES.items():
+        _add(app, hdrs.METH_GET, path, page)
+    return app
+
+
+def build_health_api(service: JobService, *, clock: Clock, random: Random | None = None) -> web.Application:
+    """Only the routes by which others see whether the process lives and is ready."""
+    health = [route for route in ROUTES if route.tag == HEALTH]
+    return _application(health, _api(service, clock, None), random)
+
+
+def _api(service: JobService, clock: Clock, limits: Limits | None) -> Api:
+    openapi = to_json(build_openapi(ROUTES, version=__version__))
+    return Api(service=service, clock=clock, limits=limits or Limits(), openapi=openapi)
+
+
+def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) -> web.Application:
+    app = web.Application(
+        middlewares=[identify_requests(random or Random(os.urandom(16))), show_problems],
+        client_max_size=api.limits.max_bulk_bytes,
+    )
+    for route in routes:
+        _add(app, route.method, route.path, route.bind(api))
+    return app
+
+
+def _add(
+    app: web.Application, method: str, path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> None:
+    resource = app.router.add_resource(path)
+    methods = (hdrs.METH_GET, hdrs.METH_HEAD) if method == hdrs.METH_GET else (method,)
+    for each in methods:
+        resource.add_route(each, handler, expect_handler=_continue)
+
+
+async def _continue(request: web.Request) -> None:
+    """Ask for the body when the client waits for that; other expectations are nothing to fail for."""
+    if request.version == HttpVersion11 and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # aiohttp takes a response whose writer has written something for one that was started.
+        request.writer.output_size = 0

@@ -1,0 +1,458 @@
+"""What clients send and get, as models: they validate, and the OpenAPI document is made of them.
+
+Input is strict: no unknown fields, no conversions (`"5"` is no number, `true` neither), no null where a value is
+meant. Bodies may spell a field in camelCase or in snake_case, not in both at once. Everything that is wrong with
+an input is reported together, by JSON pointers in the client's own spelling.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from jobqueue.api.cursor import decode_cursor
+from jobqueue.errors import FieldProblem, InvalidJob
+from jobqueue.job import (
+    DEFAULT_NAME,
+    EPOCH,
+    LAST_INSTANT,
+    MAX_RETRIES_RANGE,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    NAME_PATTERN,
+    PRIORITY_RANGE,
+    Absent,
+    Document,
+    Instant,
+    JobView,
+    JsonValue,
+    Status,
+)
+from jobqueue.repository import JobFilter, QueueCount, WorkerRecord
+from jobqueue.service import NewJob
+from jobqueue.values import MAX_DEPTH, MAX_PROBLEMS, check_value, escape_pointer
+
+DAY_SECONDS = 86_400
+MAX_DELAY_SECONDS = 100 * 365 * DAY_SECONDS
+MAX_TIMEOUT_SECONDS = 7 * DAY_SECONDS
+MAX_WAIT_SECONDS = 60
+DEFAULT_PAGE = 50
+MAX_PAGE = 500
+MAX_REDRIVEN = 1_000
+MAX_BULK_ITEMS = 10_000
+
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
+NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+
+OWN_WORDS = {
+    "extra_forbidden": "is no field that is known here",
+    "model_type": "must be a JSON object",
+    "string_too_short": "must not be empty",
+    "string_too_long": f"must have at most {MAX_TAG_LENGTH} characters",
+    "too_long": f"must have at most {MAX_TAGS} items",
+}
+"""Said better than by pydantic."""
+
+
+# The kinds of values
+
+
+def _problem(kind: str, message: str) -> PydanticCustomError:
+    # A message is a literal of ours, never the client's text; braces in it would be read as a template.
+    return PydanticCustomError(kind, message)
+
+
+def _check_name(text: str) -> str:
+    if not NAME_PATTERN.fullmatch(text):
+        raise _problem("name", "must be 1 to 128 characters out of letters, digits, '.', '_', ':' and '-'")
+    return text
+
+
+def _check_id(text: str) -> str:
+    if text in (".", ".."):
+        raise _problem("name", "must not be '.' or '..', which no URL can name")
+    return text
+
+
+def _number_to_id(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+def _refuse_null(value: Any) -> Any:
+    if value is None:
+        raise _problem("null", "must not be null; leave it out instead")
+    return value
+
+
+def _parse_timestamp(value: Any) -> datetime:
+    if not isinstance(value, str) or not TIMESTAMP.fullmatch(value):
+        raise _problem("timestamp", "must be an RFC 3339 time with its zone, such as 2026-02-02T05:30:00Z")
+    try:
+        moment = datetime.fromisoformat(value.upper())
+    except ValueError:
+        raise _problem("timestamp", "is no time that exists") from None
+    if not EPOCH <= moment <= LAST_INSTANT:
+        raise _problem("timestamp", "must be between the years 1970 and 9999")
+    return moment.astimezone(UTC)
+
+
+def _parse_whole_number(value: Any) -> int:
+    if not WHOLE_NUMBER.fullmatch(value):
+        raise _problem("number", "must be a whole number")
+    return int(value)
+
+
+def _parse_number(value: Any) -> float:
+    if not NUMBER.fullmatch(value):
+        raise _problem("number", "must be a number of seconds, such as 2.5")
+    return float(value)
+
+
+def _parse_cursor(value: Any) -> int:
+    try:
+        return decode_cursor(value)
+    except ValueError:
+        raise _problem("cursor", "is no cursor of this service; take it from the Link header as it is") from None
+
+
+T = TypeVar("T")
+Optional = Annotated[T | None, Field(default=None), BeforeValidator(_refuse_null)]
+"""An input that may be left out, but not be null."""
+
+NAME_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"})
+Name = Annotated[str, AfterValidator(_check_name), NAME_SCHEMA]
+NewId = Annotated[
+    str,
+    AfterValidator(_check_id),
+    AfterValidator(_check_name),
+    BeforeValidator(_number_to_id),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"}, {"type": "integer"}]}),
+]
+Timestamp = Annotated[
+    datetime, BeforeValidator(_parse_timestamp), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_LENGTH)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
+DelaySeconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
+QueryStatus = Annotated[Status, Field(strict=False)]
+QueryLimit = Annotated[int, BeforeValidator(_parse_whole_number), Field(ge=1, le=MAX_PAGE)]
+QueryWait = Annotated[float, BeforeValidator(_parse_number), Field(ge=0, le=MAX_WAIT_SECONDS)]
+QueryCursor = Annotated[int, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string"})]
+
+
+# Input
+
+
+class Input(BaseModel):
+    """Base of everything that clients send."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        strict=True,
+        frozen=True,
+    )
+
+    snake_to_camel: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.snake_to_camel = {name: to_camel(name) for name in cls.model_fields if to_camel(name) != name}
+
+    @classmethod
+    def read(cls, given: Any) -> Self:
+        """Validate what a client sent. Raises `InvalidJob` with everything that is wrong with it."""
+        problems = list(cls.rule_problems(given)) if isinstance(given, Mapping) else []
+        try:
+            model = cls.model_validate(given)
+        except ValidationError as error:
+            problems = _joined(problems, [_field_problem(each, given) for each in _details(error)])
+        if problems:
+            raise InvalidJob(problems[:MAX_PROBLEMS])
+        return model
+
+    @classmethod
+    def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
+        """What is wrong with fields taken together. Sees them before they are checked one by one."""
+        for snake in cls.snake_to_camel.keys() & given.keys():
+            if cls.snake_to_camel[snake] in given:
+                yield FieldProblem(f"/{snake}", f"is there twice, also as {cls.snake_to_camel[snake]}")
+
+    @classmethod
+    def has(cls, given: Mapping[str, Any], name: str) -> bool:
+        """Whether a field was sent, in either spelling."""
+        return name in given or cls.snake_to_camel.get(name) in given
+
+
+class Body(Input):
+    """Base of the JSON objects that clients send."""
+
+    @classmethod
+    def read(cls, given: Any) -> Self:
+        """Validate a decoded body, which was not checked before in any way. Raises `InvalidJob`."""
+        # One level deeper than a value may be, since the body wraps the payload.
+        problems = check_value(given, max_depth=MAX_DEPTH + 1)
+        if not problems:
+            return super().read(given)
+        try:
+            super().read(given)
+        except InvalidJob as error:
+            problems = _joined(problems, error.problems)
+        raise InvalidJob(problems[:MAX_PROBLEMS])
+
+
+class NewJobBody(Body):
+    """A job to run. At least one of type, payload and id must be given, and at most one of runAt and
+    delaySeconds. Fields may be written in snake_case too (`max_retries`)."""
+
+    type: Name = Field(DEFAULT_NAME, description="which task runs it")
+    payload: JsonValue = Field(None, description="any JSON value; the task gets it as it is")
+    id: Optional[NewId] = Field(None, description='a name of your own; made when left out; 101 becomes "101"')
+    queue: Name = Field(DEFAULT_NAME, description="which queue it waits in")
+    priority: int = Field(0, ge=PRIORITY_RANGE[0], le=PRIORITY_RANGE[-1], description="higher runs first")
+    max_retries: Optional[int] = Field(
+        None, ge=MAX_RETRIES_RANGE[0], le=MAX_RETRIES_RANGE[-1], description="how many attempts it may have"
+    )
+    run_at: Optional[Timestamp] = Field(None, description="not before this time")
+    delay_seconds: Optional[DelaySeconds] = Field(None, description="not before so many seconds from now")
+    timeout_seconds: Optional[PositiveSeconds] = Field(None, description="limit of one attempt")
+    tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = Field([], description="to find it by")
+
+    @classmethod
+    def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
+        yield from super().rule_problems(given)
+        if not given.keys() & {"type", "payload", "id"}:
+            yield FieldProblem("", "one of type, payload and id must be there")
+        if cls.has(given, "run_at") and cls.has(given, "delay_seconds"):
+            yield FieldProblem("/runAt" if "runAt" in given else "/run_at", "runAt and delaySeconds exclude each other")
+
+    def to_new_job(self) -> NewJob:
+        """The same, as the service wants it."""
+        return NewJob(**{name: getattr(self, name) for name in self.model_fields_set})
+
+
+BulkBody = Annotated[list[NewJobBody], Field(max_length=MAX_BULK_ITEMS)]
+
+
+class RedriveBody(Body):
+    """Which dead letters to put back: a filter, or `{"all": true}`."""
+
+    all: Optional[Literal[True]] = Field(None, description="every one of them, without a filter")
+    type: Optional[Name] = None
+    queue: Optional[Name] = None
+    tag: Optional[Tag] = None
+    limit: int = Field(MAX_REDRIVEN, ge=1, le=MAX_REDRIVEN, description="at most so many, the newest first")
+
+    @classmethod
+    def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
+        yield from super().rule_problems(given)
+        filters = given.keys() & {"type", "queue", "tag"}
+        if not filters and "all" not in given:
+            yield FieldProblem("", "one of type, queue and tag must be there, or all: true")
+        if filters and "all" in given:
+            yield FieldProblem("/all", "goes without type, queue and tag")
+
+    def to_filter(self) -> JobFilter:
+        """The dead letters that are meant."""
+        return JobFilter(status=Status.FAILED, type=self.type, queue=self.queue, tag=self.tag)
+
+
+class NoQuery(Input):
+    """No query parameters at all."""
+
+
+class WaitQuery(Input):
+    """Whether to wait for a job to finish."""
+
+    wait: QueryWait = Field(0.0, description="answer when the job is finished, or after so many seconds")
+
+
+class DeadLettersQuery(Input):
+    """Which page of the dead letters."""
+
+    type: Optional[Name] = None
+    queue: Optional[Name] = None
+    tag: Optional[Tag] = None
+    created_after: Optional[Timestamp] = None
+    created_before: Optional[Timestamp] = None
+    limit: QueryLimit = Field(DEFAULT_PAGE, description="at most so many jobs; a page may end earlier")
+    cursor: Optional[QueryCursor] = Field(None, description="from the Link header of the page before")
+
+    def to_filter(self) -> JobFilter:
+        """The failed jobs that match."""
+        return self._filter(Status.FAILED)
+
+    def _filter(self, status: Status | None) -> JobFilter:
+        return JobFilter(
+            status=status,
+            type=self.type,
+            queue=self.queue,
+            tag=self.tag,
+            created_after=self.created_after,
+            created_before=self.created_before,
+        )
+
+
+class JobsQuery(DeadLettersQuery):
+    """Which page of the jobs, or which one job."""
+
+    status: Optional[QueryStatus] = None
+    id: Optional[str] = Field(None, description="one job instead of a list, as GET /jobs/{id} shows it")
+    wait: Optional[QueryWait] = Field(None, description="with id: as in GET /jobs/{id}")
+
+    @classmethod
+    def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
+        yield from super().rule_problems(given)
+        if "id" in given:
+            others = [name for name in cls.model_fields if name not in ("id", "wait") and cls.has(given, name)]
+            yield from (FieldProblem(f"/{to_camel(name)}", "goes with a list, not with id") for name in others)
+        elif "wait" in given:
+            yield FieldProblem("/wait", "needs an id to wait for")
+
+    def to_filter(self) -> JobFilter:
+        """The jobs that match."""
+        return self._filter(self.status)
+
+
+# Output
+
+
+class DeadLetters(Document):
+    """A page of the dead letters, and how many there are (counted up to 10,000)."""
+
+    count: int
+    jobs: list[JobView]
+
+
+class Requeued(Document):
+    """A dead letter that was put back."""
+
+    status: Literal["requeued"] = "requeued"
+    job_id: str
+
+
+class RequeuedMany(Document):
+    """How many dead letters were put back, and whether there are more of the kind."""
+
+    requeued: int
+    more: bool
+
+
+class QueueView(Document):
+    """One queue: depth is what waits in it, due or not."""
+
+    name: str
+    depth: int
+    pending: int
+    scheduled: int
+    processing: int
+    oldest_pending_at: Absent[Instant] = None
+    oldest_age_seconds: Absent[float] = None
+
+    @classmethod
+    def of(cls, queue: QueueCount, *, now: datetime) -> QueueView:
+        """A queue as it looks at `now`."""
+        oldest = queue.oldest_pending_at
+        return cls(
+            name=queue.name,
+            depth=queue.pending + queue.scheduled,
+            pending=queue.pending,
+            scheduled=queue.scheduled,
+            processing=queue.processing,
+            oldest_pending_at=oldest,
+            oldest_age_seconds=max(0.0, (now - oldest).total_seconds()) if oldest is not None else None,
+        )
+
+
+class WorkerView(WorkerRecord):
+    """One live process."""
+
+
+class Health(Document):
+    status: str
+
+
+class Index(Document):
+    """What is here, and where."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+class ProblemField(Document):
+    pointer: str
+    detail: str
+
+
+class Problem(Document):
+    """An RFC 9457 problem. Some have further members, such as jobId."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: Absent[list[ProblemField]] = None
+    job_id: Absent[str] = None
+    state: Absent[Status] = None
+    result: Absent[JsonValue] = None
+    request_id: Absent[str] = None
+
+
+class BulkItem(Document):
+    """What became of one item of a bulk request: `id` when it was stored, `problem` when it was not."""
+
+    index: int
+    status: int
+    id: Absent[str] = None
+    problem: Absent[Problem] = None
+
+
+class BulkAnswer(Document):
+    """What became of a bulk request, item by item, in the order in which they were sent."""
+
+    accepted: int
+    rejected: int
+    items: list[BulkItem]
+
+
+def _joined(first: list[FieldProblem], further: Iterable[FieldProblem]) -> list[FieldProblem]:
+    """Both, without a second problem where there is one already: it would only say the same in other words."""
+    known = {problem.pointer for problem in first}
+    return first + [problem for problem in further if problem.pointer not in known]
+
+
+def _details(error: ValidationError) -> Iterable[ErrorDetails]:
+    return error.errors(include_url=False, include_context=False, include_input=False)
+
+
+def _field_problem(error: ErrorDetails, given: Any) -> FieldProblem:
+    steps = _as_sent(error["loc"], given)
+    detail = OWN_WORDS.get(error["type"]) or error["msg"].replace("Input should be", "must be")
+    return FieldProblem("".join(f"/{escape_pointer(str(step))}" for step in steps), detail)
+
+
+def _as_sent(location: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
+    if not location or not isinstance(given, Mapping) or location[0] in given:
+        return location
+    snake = next((key for key in given if isinstance(key, str) and to_camel(key) == location[0]), location[0])
+    return (snake, *location[1:])

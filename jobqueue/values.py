@@ -1,0 +1,169 @@
+"""JSON values at the door: which ones may enter, and how bytes become one.
+
+Whatever passes here can be stored by BSON and comes back exactly as it went in: integers within int64, finite
+numbers, well-formed text, no NUL in keys, no key twice, bounded depth. Bytes are read by the standard library's
+C scanner, since it alone tells about repeated keys, NaN and numbers of any length through hooks; orjson and
+pydantic-core let the last of two equal keys win. The hooks only leave marks: one iterative walk finds these and
+everything else that is wrong, and knows where it is. Linear in the size of the input; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any, TypeAlias
+
+from jobqueue.errors import FieldProblem, InvalidJob
+from jobqueue.job import JsonValue
+
+MAX_DEPTH = 64
+"""How deep arrays and objects may be nested; MongoDB itself takes 100 levels for the whole document."""
+
+MAX_PROBLEMS = 20
+"""More than this many are not looked for: an answer is not to be larger than its question."""
+
+INT64 = range(-(2**63), 2**63)
+LONGEST_INT64 = len(str(INT64[0]))
+BEYOND_INT64 = 2**63
+
+Path: TypeAlias = "tuple[Path, str | int] | None"
+"""Where a value is, from the inside out; None is the root. Only rendered when there is a problem to show."""
+
+
+def check_value(value: Any, *, pointer: str = "", max_depth: int = MAX_DEPTH) -> list[FieldProblem]:
+    """Everything that keeps a Python object from being a JSON value that BSON can carry; empty when nothing does.
+
+    Takes any object whatever. `pointer` is where the value itself stands; stops after `MAX_PROBLEMS`."""
+    defects: list[tuple[Path, str]] = []
+    containers: list[tuple[Path, Any, int]] = []
+    _look_at(None, value, 1, containers, defects)
+    while containers and len(defects) < MAX_PROBLEMS:
+        path, container, depth = containers.pop()
+        if depth > max_depth:
+            defects.append((path, f"is nested deeper than {max_depth} levels"))
+        elif isinstance(container, dict):
+            _look_into_object(path, container, depth, containers, defects)
+        else:
+            _look_into_array(path, container, depth, containers, defects)
+    return [FieldProblem(pointer + render_pointer(path), detail) for path, detail in defects[:MAX_PROBLEMS]]
+
+
+def decode_json(body: bytes) -> JsonValue:
+    """Parse one JSON text in UTF-8. What it says is not checked yet: `check_value` must see it before anybody
+    else does. Raises `InvalidJob` when it is no JSON text at all."""
+    try:
+        return _DECODER.decode(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise _malformed(f"is not UTF-8: byte {error.start} cannot be decoded") from None
+    except json.JSONDecodeError as error:
+        raise _malformed(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        # The scanner gives up at the interpreter's limit, in linear time and far beyond what is allowed.
+        raise _malformed(f"is nested deeper than {MAX_DEPTH} levels") from None
+
+
+def render_pointer(path: Path) -> str:
+    """Write a path as an RFC 6901 JSON pointer."""
+    parts = []
+    while path is not None:
+        path, key = path
+        parts.append("/" + escape_pointer(str(key)))
+    return "".join(reversed(parts))
+
+
+def escape_pointer(key: str) -> str:
+    """One step of an RFC 6901 JSON pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _look_into_object(
+    path: Path,
+    members: dict[Any, Any],
+    depth: int,
+    containers: list[tuple[Path, Any, int]],
+    defects: list[tuple[Path, str]],
+) -> None:
+    if type(members) is _RepeatedKeys:
+        defects.extend(((path, key), "is there more than once") for key in members.repeated)
+    for key, child in members.items():
+        if type(key) is not str or not key.isascii() or "\0" in key:
+            defects.extend(((path, key), detail) for detail in _key_defects(key))
+        if type(child) not in _HARMLESS:
+            _look_at((path, key), child, depth + 1, containers, defects)
+
+
+def _look_into_array(
+    path: Path,
+    items: Iterable[Any],
+    depth: int,
+    containers: list[tuple[Path, Any, int]],
+    defects: list[tuple[Path, str]],
+) -> None:
+    for index, child in enumerate(items):
+        if type(child) not in _HARMLESS:
+            _look_at((path, index), child, depth + 1, containers, defects)
+
+
+def _look_at(
+    path: Path, value: Any, depth: int, containers: list[tuple[Path, Any, int]], defects: list[tuple[Path, str]]
+) -> None:
+    if isinstance(value, str):
+        if not value.isascii() and not _is_well_formed(value):
+            defects.append((path, "has half of a surrogate pair, which is no character"))
+    elif isinstance(value, int):
+        if value not in INT64:
+            defects.append((path, "is an integer beyond 64 bits; send it as a string"))
+    elif isinstance(value, float):
+        if not isfinite(value):
+            defects.append((path, "is not a finite number that fits into 64 bits"))
+    elif isinstance(value, dict | list | tuple):
+        containers.append((path, value, depth))
+    elif value is not None:
+        defects.append((path, f"is a {type(value).__name__}, which is no JSON value"))
+
+
+def _key_defects(key: object) -> Iterable[str]:
+    if not isinstance(key, str):
+        yield f"has a key that is a {type(key).__name__}; keys are strings"
+    elif "\0" in key:
+        yield "has a NUL character in its name"
+    elif not _is_well_formed(key):
+        yield "has half of a surrogate pair in its name"
+
+
+def _is_well_formed(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_HARMLESS = frozenset({bool, type(None)})
+
+
+class _RepeatedKeys(dict[str, Any]):
+    """An object in which keys came more than once: the mark that the decoder leaves for the walk."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+
+
+def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else _RepeatedKeys(pairs)
+
+
+def _read_int(digits: str) -> int:
+    # int() takes quadratic time and refuses more than 4,300 digits; whatever is this long is out of range.
+    return int(digits) if len(digits) <= LONGEST_INT64 else BEYOND_INT64
+
+
+def _malformed(detail: str) -> InvalidJob:
+    return InvalidJob([FieldProblem("", detail)])
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_read_object, parse_int=_read_int)
