@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import Dispatcher
-from jobqueue.errors import JobQueueError, ShuttingDown
+from jobqueue.errors import IllegalMove, JobQueueError, ShuttingDown
 from jobqueue.job import (
     DEFAULT_NAME,
     FINISHED,
@@ -120,6 +120,13 @@ class JobService:
         job = await self._jobs.redrive(job_id, at=self._clock.now())
         self._dispatcher.offer([job])
         return job
+
+    async def redrive_dead_letter(self, job_id: str) -> Job:
+        """Put a failed job back, but no cancelled one. Raises as `redrive` does."""
+        job = await self._jobs.get(job_id)
+        if job.status is not Status.FAILED:
+            raise IllegalMove(job_id, "redrive", job.status)
+        return await self.redrive(job_id)
 
     async def redrive_many(self, which: JobFilter, *, limit: int) -> Sequence[Candidate]:
         """Put back the newest `limit` failed jobs that match; returns those put back. Raises `ShuttingDown`."""

@@ -38,7 +38,7 @@ from jobqueue.api.schemas import (
     WorkerView,
 )
 from jobqueue.clock import Clock
-from jobqueue.errors import IllegalMove, JobNotFound
+from jobqueue.errors import JobNotFound
 from jobqueue.job import Status
 from jobqueue.service import JobService
 from jobqueue.values import check_value, decode_json
@@ -124,10 +124,7 @@ async def list_dead_letters(api: Api, request: web.Request, query: DeadLettersQu
 
 
 async def retry_dead_letter(api: Api, request: web.Request, query: NoQuery) -> web.Response:
-    job = await api.service.get(job_id_of(request))
-    if job.status is not Status.FAILED:
-        raise IllegalMove(job.id, "redrive", job.status)
-    await api.service.redrive(job.id)
+    job = await api.service.redrive_dead_letter(job_id_of(request))
     return answer(Requeued(job_id=job.id), status=202)
 
 

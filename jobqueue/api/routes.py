@@ -293,6 +293,8 @@ def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) 
     app = web.Application(
         middlewares=[identify_requests(random or Random(os.urandom(16))), show_problems],
         client_max_size=api.limits.max_bulk_bytes,
+        # Compressed bodies are refused with 415; aiohttp's own decoding would break the connection at a wrong one.
+        handler_args={"auto_decompress": False},
     )
     for route in routes:
         _add(app, route.method, route.path, route.bind(api))
