@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from databases import DatabaseProcess, missing_server
+from observers import Witness
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[DatabaseProcess]:
+    if reason := missing_server():
+        pytest.skip(reason)
+    async with DatabaseProcess(tmp_path / "database") as server:
+        yield server
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def witness(tmp_path: Path) -> Witness:
+    return Witness(tmp_path / "witness")
+
+
+@pytest.fixture
+def settings_for(database: DatabaseProcess, witness: Witness) -> Callable[..., dict[str, str]]:
+    """The environment of a service process on the test's database; short leases, so that rescues are seen."""
+
+    def build(**changes: str) -> dict[str, str]:
+        defaults = {
+            "MONGODB_URI": database.uri,
+            "PORT": "0",
+            "LEASE_SECONDS": "2",
+            "POLL_SECONDS": "0.3",
+            "WORKERS": "20",
+            "TEST_WITNESS": str(witness.path),
+        }
+        return {f"JOBQUEUE_{name}": value for name, value in (defaults | changes).items()}
+
+    return build

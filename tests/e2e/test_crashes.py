@@ -1,0 +1,241 @@
+"""Processes that die, freeze or are asked to go, while jobs are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+from databases import DatabaseProcess
+from observers import WITNESSED, Client, Witness, eventually
+from processes import ServiceProcess
+
+Settings = Callable[..., dict[str, str]]
+DRIVERS = [
+    pytest.param({"DRIVER": "motor"}, id="motor"),
+    pytest.param({"DRIVER": "pymongo"}, id="pymongo"),
+    pytest.param({"DRIVER": "motor", "CLAIM": "single"}, id="single-claims"),
+]
+
+
+async def all_finished(client: Client, ids: list[str], *, seconds: float) -> dict[str, dict[str, object]]:
+    """Wait until all of these are completed, then return them."""
+    jobs: dict[str, dict[str, object]] = {}
+
+    async def done() -> bool:
+        nonlocal jobs
+        jobs = await client.all_jobs()
+        return all(jobs[job_id]["status"] == "completed" for job_id in ids)
+
+    await eventually(done, seconds=seconds, what="every job completed")
+    return {job_id: jobs[job_id] for job_id in ids}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_after_kill_minus_9_every_accepted_job_still_ends_completed(
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness, driver: dict[str, str]
+) -> None:
+    env = settings_for(WORKERS="50", **driver)
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
+        client = Client(http, service.url)
+        ids = await client.bulk([{"type": "work", "payload": {"seconds": 0.3}} for _ in range(300)])
+        await eventually(lambda: _began(witness, 60), seconds=30, what="60 attempts under way")
+        await service.kill()
+    killed_at = len(witness.lines())
+    unfinished = {job_id for job_id, _, _, what in witness.lines() if what == "began"} - {
+        job_id for job_id, _, _, what in witness.lines() if what == "ended"
+    }
+
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
+        jobs = await all_finished(Client(http, service.url), ids, seconds=60)
+
+    assert killed_at > 0
+    assert unfinished, "the kill came when nothing ran: the test shows nothing"
+    assert all(1 <= job["retryCount"] <= 3 for job in jobs.values())  # type: ignore[operator]
+    assert all(witness.began()[job_id] >= 2 for job_id in unfinished)
+    assert all(jobs[job_id]["errors"][0]["type"] == "LeaseExpired" for job_id in unfinished)  # type: ignore[index]
+
+
+async def _began(witness: Witness, count: int) -> bool:
+    return sum(witness.began().values()) >= count
+
+
+async def test_sigterm_finishes_what_runs_and_gives_back_the_rest_with_its_attempt(
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
+) -> None:
+    env = settings_for(WORKERS="4", SHUTDOWN_GRACE_SECONDS="2")
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
+        client = Client(http, service.url)
+        short = await client.bulk([{"type": "work", "payload": {"seconds": 0.8}} for _ in range(2)])
+        long = await client.bulk([{"type": "work", "payload": {"seconds": 60}} for _ in range(2)])
+        waiting = await client.bulk([{"type": "work", "payload": {}} for _ in range(5)])
+        await eventually(lambda: _began(witness, 4), seconds=30, what="4 attempts under way")
+
+        code = await service.stop(seconds=20)
+
+    assert code == 0
+    async with ServiceProcess("api", env=env) as reader:
+        jobs = await Client(http, reader.url).all_jobs()
+    assert [(jobs[i]["status"], jobs[i]["retryCount"]) for i in short] == [("completed", 1)] * 2
+    assert [(jobs[i]["status"], jobs[i]["retryCount"]) for i in long] == [("pending", 0)] * 2
+    assert [(jobs[i]["status"], jobs[i]["retryCount"]) for i in waiting] == [("pending", 0)] * 5
+    assert all("lease" not in job for job in jobs.values())
+
+
+async def test_a_thread_that_does_not_return_does_not_hold_up_the_shutdown(
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
+) -> None:
+    env = settings_for(SHUTDOWN_GRACE_SECONDS="0.2")
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
+        client = Client(http, service.url)
+        await client.bulk([{"type": "block", "payload": {"seconds": 600}}])
+        await eventually(lambda: _began(witness, 1), seconds=30, what="the thread runs")
+
+        assert await service.stop(seconds=20) == 0
+
+
+async def test_while_stopping_enqueues_are_refused_and_reading_goes_on(
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
+) -> None:
+    env = settings_for(SHUTDOWN_GRACE_SECONDS="30")
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
+        client = Client(http, service.url)
+        [job_id] = await client.bulk([{"type": "work", "payload": {"seconds": 3}}])
+        await eventually(lambda: _began(witness, 1), seconds=30, what="the job runs")
+        waiting = asyncio.create_task(client.get(f"/jobs/{job_id}?wait=60"))
+
+        service.send(signal.SIGTERM)
+        await service.wait_for_event("stopping")
+        _, as_it_stood = await waiting
+        async with http.post(client.url + "/jobs", json={"type": "work"}) as refused:
+            problem = await refused.json(content_type=None)
+        ready, _ = await client.get("/readyz")
+        alive, _ = await client.get("/livez")
+        read, _ = await client.get(f"/jobs/{job_id}")
+
+        assert as_it_stood["status"] == "processing"
+        assert (refused.status, problem["status"]) == (503, 503)
+        assert int(refused.headers["Retry-After"]) > 0
+        assert (ready, alive, read) == (503, 200, 200)
+        assert await service.wait(seconds=30) == 0
+
+
+async def test_one_api_and_three_workers_run_each_job_exactly_once(
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
+) -> None:
+    worker = settings_for()
+    del worker["JOBQUEUE_PORT"]
+    async with (
+        ServiceProcess("api", env=settings_for()) as api,
+        ServiceProcess("worker", "--tasks", WITNESSED, env=worker),
+        ServiceProcess("worker", "--tasks", WITNESSED, env=worker),
+        ServiceProcess("worker", "--tasks", WITNESSED, env=worker),
+    ):
+        client = Client(http, api.url)
+        ids: list[str] = []
+        for _ in range(4):
+            ids += await client.bulk([{"type": "work", "payload": {}} for _ in range(500)])
+        jobs = await all_finished(client, ids, seconds=100)
+
+    assert all(job["retryCount"] == 1 for job in jobs.values())
+    assert set(witness.began().values()) == {1}
+    assert len(witness.began()) == 2_000
+    assert len({pid for pids in witness.pids().values() for pid in pids}) == 3
+
+
+async def test_a_frozen_worker_changes_nothing_of_what_the_second_worker_wrote(
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
+) -> None:
+    worker = settings_for()
+    del worker["JOBQUEUE_PORT"]
+    async with (
+        ServiceProcess("api", env=settings_for()) as api,
+        ServiceProcess("worker", "--tasks", WITNESSED, env=worker) as frozen,
+    ):
+        client = Client(http, api.url)
+        ids = await client.bulk([{"type": "work", "payload": {"seconds": 1}} for _ in range(10)])
+        await eventually(lambda: _began(witness, 10), seconds=30, what="10 attempts under way")
+        frozen.send(signal.SIGSTOP)
+        async with ServiceProcess("worker", "--tasks", WITNESSED, env=worker) as second:
+            before = await all_finished(client, ids, seconds=60)
+            frozen.send(signal.SIGCONT)
+            refused = [asyncio.create_task(_refusal(frozen, job_id)) for job_id in ids]
+            await asyncio.gather(*refused)
+            after = await all_finished(client, ids, seconds=10)
+
+    assert after == before
+    assert {job["result"]["pid"] for job in after.values()} == {second.pid}  # type: ignore[index]
+    assert {job["retryCount"] for job in after.values()} == {2}
+
+
+async def _refusal(process: ServiceProcess, job_id: str) -> None:
+    """The worker says that it lost this job, whether it was told or found out when it wrote."""
+
+    async def told() -> bool:
+        return any(
+            line.get("job_id") == job_id and line["event"] in ("job lease lost", "job outcome refused, lease lost")
+            for line in process.events
+        )
+
+    await eventually(told, seconds=30, what=f"{job_id} given up by the frozen worker")
+
+
+async def test_a_task_that_blocks_the_event_loop_keeps_its_lease(
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
+) -> None:
+    """The lease is 2 s, the loop is blocked for 6 s, and another worker is waiting to take over."""
+    worker = settings_for()
+    del worker["JOBQUEUE_PORT"]
+    async with (
+        ServiceProcess("api", env=settings_for()) as api,
+        ServiceProcess("worker", "--tasks", WITNESSED, env=worker),
+        ServiceProcess("worker", "--tasks", WITNESSED, env=worker),
+    ):
+        client = Client(http, api.url)
+        ids = await client.bulk([{"type": "block-the-loop", "payload": {"seconds": 6}}])
+        jobs = await all_finished(client, ids, seconds=60)
+
+    assert witness.began()[ids[0]] == 1
+    assert jobs[ids[0]]["retryCount"] == 1
+
+
+async def test_the_database_killed_under_load_loses_nothing_that_was_accepted(
+    http: aiohttp.ClientSession, settings_for: Settings, database: DatabaseProcess
+) -> None:
+    env = settings_for(LEASE_SECONDS="3")
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
+        client = Client(http, service.url)
+        accepted: list[str] = []
+        problems: list[tuple[int, object]] = []
+        stop = asyncio.Event()
+
+        async def enqueue_until_stopped() -> None:
+            while not stop.is_set():
+                status, body = await client.post("/jobs", {"type": "work", "payload": {"seconds": 0.01}})
+                if status == 201:
+                    accepted.append(body["id"])
+                else:
+                    problems.append((status, body))
+
+        callers = [asyncio.create_task(enqueue_until_stopped()) for _ in range(8)]
+        await eventually(lambda: _at_least(accepted, 100), seconds=60, what="100 accepted")
+        await database.kill()
+        await eventually(lambda: _at_least(problems, 1), seconds=30, what="a problem document")
+        alive, _ = await client.get("/livez")
+        ready, _ = await client.get("/readyz")
+        await database.start()
+        count = len(accepted)
+        await eventually(lambda: _at_least(accepted, count + 50), seconds=60, what="50 more accepted")
+        stop.set()
+        await asyncio.gather(*callers)
+        await all_finished(client, accepted, seconds=60)
+
+    assert (alive, ready) == (200, 503)
+    assert {status for status, _ in problems} == {503}
+    assert all(body["title"] and body["detail"] for _, body in problems)  # type: ignore[index]
+
+
+async def _at_least(items: list[object] | list[str] | list[tuple[int, object]], count: int) -> bool:
+    return len(items) >= count

@@ -1,0 +1,89 @@
+"""A database server of the tests' own: the embedded server, started without the product, to be killed at will."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_SECONDS = 60.0
+
+
+class DatabaseProcess:
+    """One server with its data in `folder`; after a kill it can be started again, on the same port."""
+
+    def __init__(self, folder: Path, *, engine: str | None = None) -> None:
+        self._folder = folder
+        self._engine = engine or os.environ.get("JOBQUEUE_TEST_EMBEDDED_SERVER", "python")
+        self.port = _free_port()
+
+    @property
+    def uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self.port}/?retryWrites=false&journal=true"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.kill()
+
+    async def start(self) -> None:
+        """Start it and wait until it takes connections."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "empty.toml").touch()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command(), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+        async with asyncio.timeout(START_SECONDS):
+            while not await self._takes_connections():
+                assert self._process.returncode is None, f"the database ended with {self._process.returncode}"
+                await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing is written any more."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def _command(self) -> list[str]:
+        options = ["--config", str(self._folder / "empty.toml"), "--host", "127.0.0.1", "--port", str(self.port)]
+        options += ["--storage-path", str(self._folder / "data"), "--cache-size", "256M", "--log-level", "WARNING"]
+        if self._engine == "rust":
+            return ["secantusd-rs", *options, "--sync-on-commit"]
+        return [sys.executable, "-P", "-m", "secantus", *options]
+
+    async def _takes_connections(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+
+def missing_server() -> str | None:
+    """Why no database of the tests' own can be started here; None when it can."""
+    engine = os.environ.get("JOBQUEUE_TEST_EMBEDDED_SERVER", "python")
+    if engine == "rust":
+        return None if shutil.which("secantusd-rs") else "secantusd-rs is not on the PATH"
+    return None if importlib.util.find_spec("secantus") else "the extra `embedded` is not installed"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

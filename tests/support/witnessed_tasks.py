@@ -1,0 +1,53 @@
+"""Tasks that leave a witness: one line per attempt in the file that JOBQUEUE_TEST_WITNESS names.
+
+Each line is written by one `write` to a file opened for appending, so that lines of many processes do not mix
+and a killed process leaves whole lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from jobqueue.tasks import TaskContext, task
+
+
+def witness(context: TaskContext, what: str) -> None:
+    line = f"{context.job.id} {context.attempt} {os.getpid()} {what}\n"
+    descriptor = os.open(os.environ["JOBQUEUE_TEST_WITNESS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+@task("work")
+async def work(context: TaskContext, payload: dict[str, Any]) -> dict[str, Any]:
+    witness(context, "began")
+    await asyncio.sleep(payload.get("seconds", 0))
+    witness(context, "ended")
+    return {"pid": os.getpid(), "attempt": context.attempt}
+
+
+@task("block")
+def block(context: TaskContext, payload: dict[str, Any]) -> dict[str, Any]:
+    """A plain function, so it runs in a thread."""
+    witness(context, "began")
+    time.sleep(payload["seconds"])
+    witness(context, "ended")
+    return {"pid": os.getpid(), "attempt": context.attempt}
+
+
+@task("block-the-loop")
+async def block_the_loop(context: TaskContext, payload: dict[str, Any]) -> dict[str, Any]:
+    """What nobody should do: blocks the event loop of its process."""
+    witness(context, "began")
+    time.sleep(payload["seconds"])  # noqa: ASYNC251 (that is the point)
+    return {"pid": os.getpid(), "attempt": context.attempt}
+
+
+@task("always-fails")
+async def always_fails() -> None:
+    raise RuntimeError("no luck")
