@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -649,9 +650,10 @@ async def test_what_stands_around_the_decorator_is_what_runs(folder: Path, threa
 
 
 def test_objects_that_answer_to_every_name_are_no_tasks(folder: Path) -> None:
-    write(folder / "mocking_module.py", "from unittest.mock import MagicMock\nm = MagicMock()\n" + ONE.format("a"))
+    lazy = "class Lazy:\n    def __getattr__(self, name): return self\n    def __call__(self): ...\nlazy = Lazy()\n"
+    write(folder / "answering_module.py", lazy + ONE.format("a"))
 
-    assert names(load(["mocking_module"])) == ["a"]
+    assert names(load(["answering_module"])) == ["a"]
 
 
 def test_duplicates_in_two_modules_are_refused_and_both_places_told(folder: Path) -> None:
@@ -707,3 +709,23 @@ def test_a_mistake_in_a_decorator_is_reported_with_its_place(folder: Path) -> No
 
     with pytest.raises(ConfigurationError, match=r"mistaken_module\.py:2: 'a b' is no name"):
         load(["mistaken_module"])
+
+
+# The documentation
+
+
+async def test_the_examples_of_the_documentation_work(folder: Path, threads: ThreadRunner) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    (folder / "documented_module.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
+
+    registry = load(["documented_module"])
+
+    async def outcome_of(name: str, payload: JsonValue) -> Outcome:
+        return await execute(registry.task_for(name), a_context(payload), payload, threads=threads)
+
+    assert names(registry) == ["email.send", "order.charge", "report.render"]
+    assert await outcome_of("email.send", {"to": "a", "subject": "b"}) == Completed({"attempt": 1})
+    assert await outcome_of("report.render", {"pages": 3}) == Completed("done")
+    declined = Failure("documented_module.CardDeclined", "the bank says no")
+    assert await outcome_of("order.charge", {"state": "declined"}) == Failed(declined)
+    assert await outcome_of("order.charge", {"state": "open"}) == Snoozed(300.0)
