@@ -121,12 +121,12 @@ def _look_at(
     elif isinstance(value, dict | list | tuple):
         containers.append((path, value, depth))
     elif value is not None:
-        defects.append((path, f"is a {type(value).__name__}, which is no JSON value"))
+        defects.append((path, f"is of type {type(value).__name__}, which is no JSON value"))
 
 
 def _key_defects(key: object) -> Iterable[str]:
     if not isinstance(key, str):
-        yield f"has a key that is a {type(key).__name__}; keys are strings"
+        yield f"has a key of type {type(key).__name__}; keys are strings"
     elif "\0" in key:
         yield "has a NUL character in its name"
     elif not _is_well_formed(key):
