@@ -21,6 +21,8 @@ from jobqueue.job import JsonValue
 MAX_DEPTH = 64
 """How deep arrays and objects may be nested; MongoDB itself takes 100 levels for the whole document."""
 
+TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
+
 MAX_PROBLEMS = 20
 """More than this many are not looked for: an answer is not to be larger than its question."""
 
@@ -35,14 +37,15 @@ Path: TypeAlias = "tuple[Path, str | int] | None"
 def check_value(value: Any, *, pointer: str = "", max_depth: int = MAX_DEPTH) -> list[FieldProblem]:
     """Everything that keeps a Python object from being a JSON value that BSON can carry; empty when nothing does.
 
-    Takes any object whatever. `pointer` is where the value itself stands; stops after `MAX_PROBLEMS`."""
+    Takes any object whatever. `pointer` is where the value itself stands, `max_depth` is for what wraps a value.
+    Stops after `MAX_PROBLEMS`."""
     defects: list[tuple[Path, str]] = []
     containers: list[tuple[Path, Any, int]] = []
     _look_at(None, value, 1, containers, defects)
     while containers and len(defects) < MAX_PROBLEMS:
         path, container, depth = containers.pop()
         if depth > max_depth:
-            defects.append((path, f"is nested deeper than {max_depth} levels"))
+            defects.append((path, TOO_DEEP))
         elif isinstance(container, dict):
             _look_into_object(path, container, depth, containers, defects)
         else:
@@ -61,7 +64,7 @@ def decode_json(body: bytes) -> JsonValue:
         raise _malformed(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         # The scanner gives up at the interpreter's limit, in linear time and far beyond what is allowed.
-        raise _malformed(f"is nested deeper than {MAX_DEPTH} levels") from None
+        raise _malformed(TOO_DEEP) from None
 
 
 def render_pointer(path: Path) -> str:

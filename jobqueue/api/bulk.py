@@ -23,6 +23,9 @@ from jobqueue.values import decode_json
 ITEMS_BETWEEN_PAUSES = 200
 """Some milliseconds of validation; then others get their turn on the event loop."""
 
+PROBLEMS_OF_AN_ITEM = 3
+"""Ten thousand items with everything that is wrong with each would be an answer many times their size."""
+
 Item = Callable[[int], NewJob]
 """One item, not yet validated: called with the most bytes that it may have, it makes the job or raises."""
 
@@ -70,6 +73,8 @@ def _show(index: int, outcome: Job | Exception, instance: str) -> BulkItem:
     if isinstance(outcome, Job):
         return BulkItem(index=index, status=201, id=outcome.id)
     problem = problem_of(outcome, instance=f"{instance}#/{index}")
+    if problem.errors is not None:
+        problem = problem.model_copy(update={"errors": problem.errors[:PROBLEMS_OF_AN_ITEM]})
     return BulkItem(index=index, status=problem.status, problem=problem)
 
 

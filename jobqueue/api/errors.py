@@ -28,7 +28,9 @@ from jobqueue.errors import (
 TYPE_PREFIX = "urn:problem-type:jobqueue:"
 UNAVAILABLE_RETRY_SECONDS = 2
 SHUTDOWN_RETRY_SECONDS = 5
-MAX_INSTANCE_LENGTH = 256
+MAX_POINTER_LENGTH = 256
+MAX_DETAIL_LENGTH = 1024
+"""An answer is not to be much larger than its question, however long the names in that are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,12 @@ class Row:
 
 
 def _invalid(error: InvalidJob) -> Mapping[str, Any]:
-    return {"errors": [ProblemField(pointer=_clean(p.pointer), detail=_clean(p.detail)) for p in error.problems]}
+    return {
+        "errors": [
+            ProblemField(pointer=_short(p.pointer, MAX_POINTER_LENGTH), detail=_short(p.detail, MAX_DETAIL_LENGTH))
+            for p in error.problems
+        ]
+    }
 
 
 def _duplicate(error: DuplicateJob) -> Mapping[str, Any]:
@@ -103,8 +110,8 @@ def problem_of(error: Exception, *, instance: str) -> Problem:
         type=TYPE_PREFIX + row.name,
         title=row.title,
         status=row.status,
-        detail=_clean(row.detail(error)),
-        instance=_clean(instance)[:MAX_INSTANCE_LENGTH],
+        detail=_short(row.detail(error), MAX_DETAIL_LENGTH),
+        instance=_short(instance, MAX_POINTER_LENGTH),
         **row.members(error),
     )
 
@@ -128,8 +135,8 @@ def _http_problem(error: web.HTTPException, instance: str) -> Problem:
         type=TYPE_PREFIX + status.phrase.lower().replace(" ", "-"),
         title=status.phrase,
         status=status,
-        detail=_clean(_http_detail(error)),
-        instance=_clean(instance)[:MAX_INSTANCE_LENGTH],
+        detail=_short(_http_detail(error), MAX_DETAIL_LENGTH),
+        instance=_short(instance, MAX_POINTER_LENGTH),
     )
 
 
@@ -141,6 +148,7 @@ def _http_detail(error: web.HTTPException) -> str:
     return error.text or error.reason
 
 
-def _clean(text: str) -> str:
-    """The same text without what UTF-8 cannot carry: a problem may quote what made it one."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def _short(text: str, length: int) -> str:
+    """The beginning of a text, without what UTF-8 cannot carry: a problem may quote what made it one."""
+    cut = text if len(text) <= length else text[: length - 1] + "\u2026"
+    return cut.encode("utf-8", "backslashreplace").decode("utf-8")

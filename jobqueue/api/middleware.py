@@ -15,7 +15,7 @@ from jobqueue.job import NAME_PATTERN
 
 REQUEST_ID_HEADER = "X-Request-Id"
 REQUEST_ID = web.RequestKey("request_id", str)
-SAFE_HEADERS = {"X-Content-Type-Options": "nosniff"}
+OWN_HEADERS = {"X-Content-Type-Options": "nosniff", "Server": "jobqueue"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ def identify_requests(random: Random) -> Middleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = await handler(request)
         if not response.prepared:
-            response.headers.update({REQUEST_ID_HEADER: request_id, **SAFE_HEADERS})
+            response.headers.update({REQUEST_ID_HEADER: request_id, **OWN_HEADERS})
         return response
 
     return identify

@@ -89,6 +89,12 @@ def _check_id(text: str) -> str:
     return text
 
 
+def _check_true(value: bool) -> bool:
+    if not value:
+        raise _problem("true", "must be true, or left out")
+    return value
+
+
 def _number_to_id(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
@@ -146,6 +152,8 @@ NewId = Annotated[
 Timestamp = Annotated[
     datetime, BeforeValidator(_parse_timestamp), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
+# Not Literal[True]: that takes 1 as well, which equals it.
+JustTrue = Annotated[bool, AfterValidator(_check_true), WithJsonSchema({"const": True})]
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_LENGTH)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
 DelaySeconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
@@ -255,7 +263,7 @@ BulkBody = Annotated[list[NewJobBody], Field(max_length=MAX_BULK_ITEMS)]
 class RedriveBody(Body):
     """Which dead letters to put back: a filter, or `{"all": true}`."""
 
-    all: Optional[Literal[True]] = Field(None, description="every one of them, without a filter")
+    all: Optional[JustTrue] = Field(None, description="every one of them, without a filter")
     type: Optional[Name] = None
     queue: Optional[Name] = None
     tag: Optional[Tag] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 
 import pytest
+
 from jobqueue.api.cursor import LENGTH, decode_cursor, encode_cursor
 
 BASE64URL = string.ascii_letters + string.digits + "-_"
@@ -25,11 +26,11 @@ def test_a_cursor_with_any_one_character_changed_is_refused() -> None:
     for position in range(LENGTH):
         for character in BASE64URL:
             if character != cursor[position]:
-                with pytest.raises(ValueError, match="checksum|version"):
+                with pytest.raises(ValueError, match=r"checksum|version"):
                     decode_cursor(cursor[:position] + character + cursor[position + 1 :])
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "A" * 15, "A" * 17, "A" * 16, "!" * 16, "ä" * 16, "AAAAAAAAAAAAAA=="])
 def test_what_was_never_a_cursor_is_refused(cursor: str) -> None:
-    with pytest.raises(ValueError, match="length|base64|checksum|version"):
+    with pytest.raises(ValueError, match=r"length|base64|checksum|version"):
         decode_cursor(cursor)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
+
 from jobqueue.errors import FieldProblem, InvalidJob
 from jobqueue.values import MAX_DEPTH, MAX_PROBLEMS, check_value, decode_json, escape_pointer
 
@@ -103,7 +104,7 @@ def test_a_value_that_cannot_be_stored_is_named_by_its_pointer(body: bytes, poin
     ],
 )
 def test_what_is_no_json_text_in_utf_8_is_refused_with_the_place_where_it_stops_to_be_one(body: bytes) -> None:
-    with pytest.raises(InvalidJob, match="is not JSON|is not UTF-8") as caught:
+    with pytest.raises(InvalidJob, match=r"is not JSON|is not UTF-8") as caught:
         decode_json(body)
 
     assert caught.value.problems[0].pointer == ""
@@ -155,9 +156,7 @@ class Opaque:
         ({1: 2}, "/1", "has a key of type int; keys are strings"),
     ],
 )
-def test_anything_else_that_a_task_returns_is_a_problem_and_no_exception(
-    value: Any, pointer: str, detail: str
-) -> None:
+def test_anything_else_that_a_task_returns_is_a_problem_and_no_exception(value: Any, pointer: str, detail: str) -> None:
     assert check_value(value) == [FieldProblem(pointer, detail)]
 
 

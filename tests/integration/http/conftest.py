@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from random import Random
@@ -10,6 +11,7 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+
 from jobqueue.api.handlers import Limits
 from jobqueue.api.routes import build_api
 from jobqueue.clock import Identifiers, ServerClock
@@ -148,6 +150,18 @@ class SilentDispatcher:
         self.interrupted.append(job_id)
 
 
+class ObservedWaiters(Waiters):
+    """Tells when somebody begins to wait."""
+
+    def __init__(self, jobs: JobRepository) -> None:
+        super().__init__(jobs)
+        self.somebody_waits = asyncio.Event()
+
+    async def wait(self, job_id: JobId, *, seconds: float) -> None:
+        self.somebody_waits.set()
+        await super().wait(job_id, seconds=seconds)
+
+
 @pytest.fixture
 def jobs() -> MemoryJobs:
     return MemoryJobs()
@@ -159,8 +173,8 @@ def dispatcher() -> SilentDispatcher:
 
 
 @pytest.fixture
-def waiters(jobs: MemoryJobs) -> Waiters:
-    return Waiters(cast(JobRepository, jobs))
+def waiters(jobs: MemoryJobs) -> ObservedWaiters:
+    return ObservedWaiters(cast(JobRepository, jobs))
 
 
 @pytest.fixture
@@ -182,7 +196,7 @@ def make_service() -> Callable[[JobRepository, Dispatcher, Waiters], JobService]
 def service(
     jobs: MemoryJobs,
     dispatcher: SilentDispatcher,
-    waiters: Waiters,
+    waiters: ObservedWaiters,
     make_service: Callable[[JobRepository, Dispatcher, Waiters], JobService],
 ) -> JobService:
     return make_service(cast(JobRepository, jobs), dispatcher, waiters)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+
 from jobqueue.job import Lease, LeaseId, Status, WorkerId
 from jobqueue.service import JobService
-from jobqueue.waiting import Waiters
 
 if TYPE_CHECKING:
-    from tests.integration.http.conftest import MemoryJobs, SilentDispatcher
+    from tests.integration.http.conftest import MemoryJobs, ObservedWaiters, SilentDispatcher
 
 Client = TestClient[web.Request, web.Application]
 
@@ -196,11 +196,11 @@ async def test_head_answers_as_get_without_the_body(client: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/jobs/a?wait=60", "/jobs?id=a&wait=60"])
 async def test_waiting_ends_when_the_job_does(
-    client: Client, jobs: MemoryJobs, waiters: Waiters, path: str
+    client: Client, jobs: MemoryJobs, waiters: ObservedWaiters, path: str
 ) -> None:
     await post(client, id="a")
     waiting = asyncio.create_task(client.get(path))
-    await until_somebody_waits(waiters)
+    await waiters.somebody_waits.wait()
 
     jobs.put("a", status=Status.COMPLETED, result=42)
     waiters.finished(jobs.jobs["a"].id)
@@ -217,22 +217,15 @@ async def test_waiting_ends_when_the_time_is_over(client: Client) -> None:
 
 
 async def test_waiting_ends_at_once_when_the_service_stops(
-    client: Client, service: JobService, waiters: Waiters
+    client: Client, service: JobService, waiters: ObservedWaiters
 ) -> None:
     await post(client, id="a")
     waiting = asyncio.create_task(client.get("/jobs/a?wait=60"))
-    await until_somebody_waits(waiters)
+    await waiters.somebody_waits.wait()
 
     service.stop_accepting()
 
     assert (await waiting).status == 200
-
-
-async def until_somebody_waits(waiters: Waiters) -> None:
-    """Return as soon as a request waits for a job."""
-    async with asyncio.timeout(10):
-        while not waiters._waiting:
-            await asyncio.sleep(0.001)
 
 
 async def test_cancelling_a_waiting_job_ends_it(client: Client) -> None:

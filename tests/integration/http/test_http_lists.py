@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from yarl import URL
+
 from jobqueue.api.answers import MAX_PAGE_BYTES
 from jobqueue.job import Status
 from jobqueue.repository import WorkerRecord
-from yarl import URL
 
 if TYPE_CHECKING:
     from tests.integration.http.conftest import MemoryJobs
