@@ -1,0 +1,190 @@
+"""Document <-> Job: strict when writing, lenient when reading.
+
+Writing: the fields of `Job` under their names, `id` as `_id`; payload and result go in as they are. Reading
+takes what people type into mongosh (missing fields, doubles where ints belong, BSON values that JSON lacks) and
+raises `Unreadable` for what makes no sense. This is the one place where a document is decoded: what is read
+here is JSON, whatever stood in the database.
+
+One value does not come back as it went in: `{"$ref": <string>, "$id": ..., "$db": null}` loses its `$db`,
+since the driver itself turns it into a DBRef.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeGuard
+
+from bson import Binary, DatetimeMS, DBRef, Decimal128, Int64, ObjectId
+from pydantic import ValidationError
+
+from jobqueue.job import (
+    EPOCH,
+    LAST_INSTANT,
+    MAX_ERROR_MESSAGE_BYTES,
+    AttemptError,
+    Candidate,
+    Job,
+    JobId,
+    JsonValue,
+    Status,
+    to_rfc3339,
+)
+
+StoredDocument = Mapping[str, Any]
+
+OPAQUE = frozenset({"payload", "result", "fault"})
+"""Fields whose content is the client's: never copied, checked or renamed, only made JSON."""
+
+MAY_BE_NULL = frozenset({"payload", "result"})
+UNREADABLE = "Unreadable"
+
+
+class Unreadable(Exception):
+    """The document cannot be understood as a job; the message says why, in one line."""
+
+
+def to_document(job: Job) -> dict[str, Any]:
+    """The document of a job, ready to insert."""
+    document = job.model_dump(by_alias=True, exclude={"id", "payload", "result", "fault"})
+    document = {"_id": str(job.id), "payload": job.payload} | document
+    for name, value in (("result", job.result), ("fault", job.fault)):
+        if value is not None:
+            document[name] = value
+    document["status"] = job.status.value
+    document["seq"] = Int64(job.seq)
+    return document
+
+
+def read_document(document: StoredDocument) -> Job:
+    """The job that a document says. Raises `Unreadable`."""
+    if not isinstance(document.get("_id"), str):
+        raise Unreadable(f"_id is no string but {type(document.get('_id')).__name__}")
+    try:
+        return Job.model_validate(_fields(document), by_name=False)
+    except ValidationError as error:
+        raise Unreadable(_in_one_line(error)) from None
+
+
+def read_or_salvage(document: StoredDocument) -> Job:
+    """The job that a document says, or one that shows what can be read and, in `errors`, what cannot."""
+    try:
+        return read_document(document)
+    except Unreadable as error:
+        return _salvage(document, str(error))
+
+
+def _salvage(document: StoredDocument, reason: str) -> Job:
+    fields = _fields(document)
+    try:
+        job = Job.model_validate(fields, by_name=False)
+    except ValidationError as error:
+        wrong = {str(problem["loc"][0]) for problem in error.errors(include_url=False)}
+        readable = {name: value for name, value in fields.items() if name not in wrong}
+        # A state that nobody knows is shown as failed: what stands there waits for a person.
+        job = Job.model_validate({"status": Status.FAILED} | readable, by_name=False)
+    return job.model_copy(update={"errors": [unreadable_error(reason, at=job.updated_at)]})
+
+
+def _fields(document: StoredDocument) -> dict[str, Any]:
+    fields = {
+        name: json_safe(value) if name in OPAQUE else plain(value)
+        for name, value in document.items()
+        if value is not None or name in MAY_BE_NULL
+    }
+    fields["id"] = str(document.get("_id"))
+    return fields
+
+
+def unreadable_error(reason: str, *, at: datetime) -> AttemptError:
+    """What stands in `errors` of a document that cannot be read."""
+    return AttemptError(attempt=0, at=at, type=UNREADABLE, message=cut_message(reason))
+
+
+def read_candidate(document: StoredDocument) -> Candidate:
+    """The candidate that an index entry says. Raises `Unreadable`."""
+    job_id, queue = document.get("_id"), document.get("queue")
+    run_at, priority = plain(document.get("runAt")), document.get("priority")
+    if not isinstance(job_id, str) or not isinstance(queue, str):
+        raise Unreadable("_id or queue is no string")
+    if not isinstance(run_at, datetime) or not is_whole(priority):
+        raise Unreadable("runAt is no date, or priority no number")
+    return Candidate(-int(priority), run_at, JobId(job_id), queue)
+
+
+def is_whole(value: Any) -> TypeGuard[int | float]:
+    """Whether this is a number that stands for an integer (mongosh stores doubles)."""
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value) and value % 1 == 0
+
+
+def whole(value: Any, default: int) -> int:
+    """The integer that a field holds, `default` when it holds none."""
+    return int(value) if is_whole(value) else default
+
+
+def cut_message(message: str) -> str:
+    """At most 2 KiB of UTF-8, never half a character. Lone surrogates, which BSON refuses, are replaced."""
+    encoded = message.encode("utf-8", "replace")
+    return encoded[:MAX_ERROR_MESSAGE_BYTES].decode("utf-8", "ignore")
+
+
+def error_document(error: AttemptError) -> dict[str, Any]:
+    """An entry of `errors`, within its bounds."""
+    document = error.model_dump(by_alias=True)
+    document["message"] = cut_message(error.message)
+    document["type"] = cut_message(error.type)
+    return document
+
+
+def plain(value: Any) -> Any:
+    """A field of ours as Python has it: aware times within Python's years, numbers without BSON's types."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    if isinstance(value, DatetimeMS):
+        return LAST_INSTANT if int(value) > 0 else EPOCH
+    if isinstance(value, Decimal128):
+        return value.to_decimal()
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+def json_safe(value: Any) -> JsonValue:
+    """The same value with nothing in it that JSON lacks; DBRefs become the objects they were stored as."""
+    kind = type(value)
+    if kind in (str, int, bool, type(None)):
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, DBRef):
+        value = value.as_doc()
+    if isinstance(value, Mapping):
+        return {name: json_safe(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [json_safe(item) for item in value]
+    return _CONVERSIONS.get(kind, str)(value)
+
+
+def _binary(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+_CONVERSIONS: Mapping[type, Callable[[Any], JsonValue]] = {
+    Int64: int,
+    ObjectId: str,
+    Decimal128: str,
+    Binary: _binary,
+    bytes: _binary,
+    datetime: lambda value: to_rfc3339(plain(value)),
+    DatetimeMS: lambda value: to_rfc3339(plain(value)),
+}
+"""BSON types that JSON lacks. What is not listed (regular expressions, code, ...) is shown as its text."""
+
+
+def _in_one_line(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(str(part) for part in p['loc'])}: {p['msg']}" for p in problems)

@@ -1,0 +1,201 @@
+"""enqueue: new jobs, written by group commit.
+
+Each job is encoded when it is submitted, so that what cannot be stored is its own caller's error. Each carries a
+random `insertId`: a batch whose answer was lost is written again, and a duplicate with the same `insertId` is
+the job's own document. When the server acknowledged less than a majority, nobody in the batch is told "stored".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+from bson.errors import BSONError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
+
+from jobqueue.batching import BatchLimits, GroupCommit, Undelivered
+from jobqueue.errors import (
+    DuplicateJob,
+    FieldProblem,
+    InvalidJob,
+    JobQueueError,
+    OutcomeUnknown,
+    Unavailable,
+)
+from jobqueue.job import Job
+from jobqueue.mongo.calls import (
+    CLIENT_SECONDS,
+    REFUSED_ITEM_CODES,
+    describe,
+    may_have_happened,
+    unavailable,
+)
+from jobqueue.mongo.documents import read_or_salvage, to_document
+from jobqueue.mongo.store import Store
+
+WHAT = "store the job"
+DUPLICATE_KEY = 11000
+MAX_DOCUMENT_BYTES = 15 << 20
+"""MongoDB's limit is 16 MiB; the rest is for what an attempt adds: errors, result, progress."""
+
+CALLER_SECONDS = CLIENT_SECONDS + 1
+"""A caller's patience, waiting in line included; the batch itself gives up a little earlier."""
+
+FIRST_PAUSE_SECONDS = 0.05
+LAST_PAUSE_SECONDS = 1.0
+
+FIELD_NAMES = {"_id": "id"}
+UNIQUE_FIELDS = ("_id", "idempotencyKey", "uniqueKey")
+KEY_IN_MESSAGE = re.compile(r"\b(?:dup key: \{ |keyPattern': \{')(\w+)")
+"""Where a server sends no `keyPattern`, its message names the field."""
+
+Answer = Job | JobQueueError
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A job on its way into the collection."""
+
+    job: Job
+    document: dict[str, Any]
+
+
+class Inserts:
+    """The verbs that create jobs."""
+
+    def __init__(self, store: Store, *, limits: BatchLimits = BatchLimits()) -> None:  # noqa: B008 (immutable)
+        self._store = store
+        self._commit = GroupCommit[NewDocument, Answer](self._flush, name="new jobs", limits=limits)
+
+    async def insert(self, job: Job) -> Job:
+        """Store one job. Raises as the port says."""
+        document = to_document(job)
+        size = encoded_size(document)
+        try:
+            answer = await self._commit.submit(NewDocument(job, document), size=size, seconds=CALLER_SECONDS)
+        except Undelivered as late:
+            if late.sent:
+                raise OutcomeUnknown(job.id, f"cannot {WHAT}: MongoDB did not answer in time") from None
+            raise Unavailable(f"cannot {WHAT}: too much is waiting to be written") from None
+        assert isinstance(answer, Job)  # errors are raised by the group commit
+        return answer
+
+    async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Answer]:
+        """Store many jobs; one answer for each."""
+        return await asyncio.gather(*(self._insert_or_error(job) for job in jobs))
+
+    async def aclose(self) -> None:
+        """Write what waits."""
+        await self._commit.aclose()
+
+    async def _insert_or_error(self, job: Job) -> Answer:
+        try:
+            return await self.insert(job)
+        except JobQueueError as error:
+            return error
+
+    async def _flush(self, batch: Sequence[NewDocument]) -> Sequence[Answer]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + CLIENT_SECONDS
+        pause, in_doubt = FIRST_PAUSE_SECONDS, False
+        while True:
+            try:
+                return await self._write(batch, seconds=max(0.001, deadline - clock()))
+            except PyMongoError as error:
+                in_doubt = in_doubt or may_have_happened(error) or isinstance(error, BulkWriteError)
+                if clock() + pause >= deadline:
+                    return _none_stored(batch, error, in_doubt=in_doubt)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE_SECONDS)
+
+    async def _write(self, batch: Sequence[NewDocument], *, seconds: float) -> Sequence[Answer]:
+        try:
+            await self._insert_all(batch, seconds=seconds)
+        except BulkWriteError as error:
+            if error.details.get("writeConcernErrors"):
+                raise
+            return await self._judge_all(batch, error.details["writeErrors"])
+        except OperationFailure as error:
+            if error.code not in REFUSED_ITEM_CODES:
+                raise
+            return await self._find_the_bad_one(batch, error, seconds=seconds)
+        return [new.job for new in batch]
+
+    async def _insert_all(self, batch: Sequence[NewDocument], *, seconds: float) -> None:
+        # enqueue: -> pending or scheduled; the unique indexes are the guard
+        documents = [new.document for new in batch]
+        await self._store.calls.attempt(lambda: self._store.jobs.insert_many(documents, ordered=False), seconds=seconds)
+
+    async def _find_the_bad_one(
+        self, batch: Sequence[NewDocument], error: OperationFailure, *, seconds: float
+    ) -> Sequence[Answer]:
+        # The server refused the command because of one document in it; halving finds it in a few commands.
+        if len(batch) == 1:
+            return [_refused(describe(WHAT, error))]
+        half = len(batch) // 2
+        first = await self._write(batch[:half], seconds=seconds)
+        return [*first, *await self._write(batch[half:], seconds=seconds)]
+
+    async def _judge_all(
+        self, batch: Sequence[NewDocument], write_errors: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Answer]:
+        answers: list[Answer] = [new.job for new in batch]
+        for write_error in write_errors:
+            index = write_error["index"]
+            answers[index] = await self._judge(batch[index], write_error)
+        return answers
+
+    async def _judge(self, new: NewDocument, write_error: Mapping[str, Any]) -> Answer:
+        if write_error.get("code") != DUPLICATE_KEY:
+            detail = f"MongoDB refused the document (code {write_error.get('code')})"
+            return _refused(detail) if write_error.get("code") in REFUSED_ITEM_CODES else Unavailable(detail)
+        field = duplicate_field(write_error)
+        try:
+            existing = await self._holder(field, new.document[field])
+        except Unavailable as error:
+            # It may be our own document, from a write whose answer was lost.
+            return OutcomeUnknown(new.job.id, str(error))
+        if existing is not None and existing.insert_id == new.job.insert_id is not None:
+            return new.job
+        return DuplicateJob(FIELD_NAMES.get(field, field), new.document[field], existing=existing)
+
+    async def _holder(self, field: str, value: str) -> Job | None:
+        # read: who has this id or key
+        found = await self._store.calls.run(
+            "read the job that is there already", lambda: self._store.jobs.find_one({field: value})
+        )
+        return read_or_salvage(found) if found is not None else None
+
+
+def encoded_size(document: Mapping[str, Any]) -> int:
+    """The size of a document in bytes. Raises `InvalidJob` when BSON cannot carry it."""
+    try:
+        size = len(bson.encode(document))
+    except (BSONError, OverflowError, RecursionError, UnicodeError, TypeError) as error:
+        raise InvalidJob([FieldProblem("", f"cannot be stored: {type(error).__name__}")]) from None
+    if size > MAX_DOCUMENT_BYTES:
+        raise InvalidJob([FieldProblem("", f"{size} bytes are more than MongoDB can store")])
+    return size
+
+
+def duplicate_field(write_error: Mapping[str, Any]) -> str:
+    """Which unique field a duplicate key error is about."""
+    pattern = write_error.get("keyPattern")
+    if pattern:
+        return str(next(iter(pattern)))
+    named = KEY_IN_MESSAGE.search(str(write_error.get("errmsg", "")))
+    return named.group(1) if named is not None and named.group(1) in UNIQUE_FIELDS else "_id"
+
+
+def _refused(detail: str) -> InvalidJob:
+    return InvalidJob([FieldProblem("", detail)])
+
+
+def _none_stored(batch: Sequence[NewDocument], error: PyMongoError, *, in_doubt: bool) -> Sequence[Answer]:
+    if in_doubt:
+        return [OutcomeUnknown(new.job.id, describe(WHAT, error)) for new in batch]
+    return [unavailable(WHAT, error) for _ in batch]

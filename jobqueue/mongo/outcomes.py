@@ -1,0 +1,175 @@
+"""How attempts end: complete, retry, fail, snooze, release, abandon, quarantine; written by group commit.
+
+Each write is conditional on one `(id, lease id)` pair. Outcomes that are alike and of one lease share an
+`update_many`; never one filter with several leases, which would not be a set of pairs. A bulk write tells only
+how many matched; when that is fewer than were sent, one read tells each caller: written by this very outcome
+(same lease *and* same kind), or lost. A job that is gone is reported as lost too: whether it was completed here
+and pruned since cannot be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+from pymongo import UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from jobqueue.batching import BatchLimits, GroupCommit
+from jobqueue.errors import JobQueueError, LeaseLost, OutcomeUnknown, Unavailable
+from jobqueue.mongo.calls import CLIENT_SECONDS, describe
+from jobqueue.mongo.inserts import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, encoded_size
+from jobqueue.mongo.moves import Outcome, Statement, last_outcome, without_history
+from jobqueue.mongo.store import Store
+
+WHAT = "write the outcome"
+MERGED_KINDS = frozenset({"complete", "abandon"})
+"""Kinds that are one statement, differing only in their result and by some milliseconds in their times."""
+
+Answer = JobQueueError | None
+Write = UpdateOne | UpdateMany
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """One statement of a bulk write, and the outcomes (by their place in the batch) that it stands for."""
+
+    write: Write
+    places: Sequence[int]
+    statement: Statement
+
+
+class Outcomes:
+    """The verbs that end an attempt."""
+
+    def __init__(self, store: Store, *, limits: BatchLimits = BatchLimits()) -> None:  # noqa: B008 (immutable)
+        self._store = store
+        self._commit = GroupCommit[Outcome, Answer](self._flush, name="outcomes", limits=limits)
+
+    async def write(self, outcome: Outcome) -> None:
+        """Return when the outcome is written. Raises `LeaseLost`, `OutcomeUnknown` (repeating is safe),
+        `InvalidJob` (the result cannot be stored), `QueueFull`."""
+        size = sum(encoded_size(statement.update) for statement in outcome.statements)
+        await self._commit.submit(outcome, size=size)
+
+    async def aclose(self) -> None:
+        """Write what waits."""
+        await self._commit.aclose()
+
+    async def _flush(self, batch: Sequence[Outcome]) -> Sequence[Answer]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + CLIENT_SECONDS
+        answers: dict[int, Answer] = {}
+        open_places = list(range(len(batch)))
+        pause, reason = FIRST_PAUSE_SECONDS, f"cannot {WHAT}: MongoDB did not answer in time"
+        while open_places and clock() < deadline:
+            try:
+                answers |= await self._attempt(batch, open_places, seconds=deadline - clock())
+            except PyMongoError as error:
+                # Whether or not it happened: write it again first, and only then look.
+                reason = describe(WHAT, error)
+            open_places = [place for place in open_places if place not in answers]
+            if open_places:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LAST_PAUSE_SECONDS)
+        for place in open_places:
+            answers[place] = OutcomeUnknown(batch[place].claim.job_id, reason)
+        return [answers[place] for place in range(len(batch))]
+
+    async def _attempt(self, batch: Sequence[Outcome], places: Sequence[int], *, seconds: float) -> dict[int, Answer]:
+        """Answers for those that are settled now; the others are to be written again."""
+        sent = self._plan(batch, places)
+        refused: dict[int, Answer] = {}
+        try:
+            matched = await self._write([one.write for one in sent], seconds=seconds)
+        except BulkWriteError as error:
+            if error.details.get("writeConcernErrors"):
+                raise
+            matched = -1
+            refused = await self._mend(sent, error.details["writeErrors"], seconds=seconds)
+        if matched == len(places):
+            return dict.fromkeys(places)
+        outcomes = {place: batch[place] for place in places if place not in refused}
+        return refused | await self._look(outcomes, seconds=seconds)
+
+    def _plan(self, batch: Sequence[Outcome], places: Sequence[int]) -> Sequence[_Sent]:
+        groups: defaultdict[Hashable, list[int]] = defaultdict(list)
+        for place in places:
+            groups[self._likeness(batch[place], place)].append(place)
+        return [sent for group in groups.values() for sent in self._statements(batch, group)]
+
+    def _likeness(self, outcome: Outcome, place: int) -> Hashable:
+        # In a sharded cluster a multi-update may apply twice or not at all while data moves.
+        if outcome.kind not in MERGED_KINDS or self._store.features.sharded:
+            return place
+        result = outcome.statements[0].update["$set"].get("result")
+        return outcome.claim.lease_id, outcome.kind, bson.encode({"result": result})
+
+    def _statements(self, batch: Sequence[Outcome], places: Sequence[int]) -> Sequence[_Sent]:
+        hint = self._store.by_id.get("hint")
+        if len(places) == 1:
+            statements = batch[places[0]].statements
+            return [_Sent(UpdateOne(one.filter, one.update, hint=hint), places, one) for one in statements]
+        last = batch[places[-1]]
+        ids = [batch[place].claim.job_id for place in places]
+        # The youngest of the times is used for all: they were submitted within one batch.
+        statement = Statement({"_id": {"$in": ids}, "lease.id": last.claim.lease_id}, last.statements[0].update)
+        return [_Sent(UpdateMany(statement.filter, statement.update, hint=hint), places, statement)]
+
+    async def _write(self, writes: Sequence[Write], *, seconds: float) -> int:
+        # processing -> whatever the outcomes say, each only by the lease that claimed it
+        result = await self._store.calls.attempt(
+            lambda: self._store.jobs.bulk_write(list(writes), ordered=False), seconds=seconds
+        )
+        return int(result.matched_count)
+
+    async def _mend(
+        self, sent: Sequence[_Sent], write_errors: Sequence[Mapping[str, Any]], *, seconds: float
+    ) -> dict[int, Answer]:
+        """A document whose `errors` is no list (made by hand) gets a new one; what is refused even so is told."""
+        refused: dict[int, Answer] = {}
+        for write_error in write_errors:
+            one = sent[write_error["index"]]
+            update = without_history(one.statement.update)
+            try:
+                await self._write([UpdateOne(one.statement.filter, update)], seconds=seconds)
+            except BulkWriteError as error:
+                if error.details.get("writeConcernErrors"):
+                    raise
+                detail = f"cannot {WHAT}: MongoDB refused (code {write_error.get('code')})"
+                refused |= dict.fromkeys(one.places, Unavailable(detail))
+        return refused
+
+    async def _look(self, outcomes: Mapping[int, Outcome], *, seconds: float) -> dict[int, Answer]:
+        found = await self._read([outcome.claim.job_id for outcome in outcomes.values()], seconds=seconds)
+        answers: dict[int, Answer] = {}
+        for place, outcome in outcomes.items():
+            document = found.get(outcome.claim.job_id, {})
+            if _wrote(document, outcome):
+                answers[place] = None
+            elif _lease_id(document) != outcome.claim.lease_id:
+                answers[place] = LeaseLost(outcome.claim.job_id, outcome.claim.lease_id)
+            # Still ours and not written: a cancel came between the two statements. The next attempt settles it.
+        return answers
+
+    async def _read(self, job_ids: Sequence[str], *, seconds: float) -> Mapping[str, Mapping[str, Any]]:
+        # read by id: who owns these jobs, and who wrote their last outcome
+        query, fields = {"_id": {"$in": list(job_ids)}}, {"lease.id": 1, "lastOutcome": 1}
+        found = await self._store.calls.attempt(
+            lambda: self._store.jobs.find(query, fields, **self._store.by_id).to_list(None), seconds=seconds
+        )
+        return {document["_id"]: document for document in found}
+
+
+def _wrote(document: Mapping[str, Any], outcome: Outcome) -> bool:
+    last = document.get("lastOutcome")
+    return last == last_outcome(outcome.claim.lease_id, outcome.kind)
+
+
+def _lease_id(document: Mapping[str, Any]) -> Any:
+    lease = document.get("lease")
+    return lease.get("id") if isinstance(lease, Mapping) else None

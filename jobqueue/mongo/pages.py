@@ -1,0 +1,188 @@
+"""Looking at jobs: one, a page of them, how many.
+
+A page is read in windows of `seq`, so that a filter without an index of its own cannot make one request read
+the whole collection: the page ends early instead, with a cursor from which the next goes on. On MongoDB a
+window is so many index entries; the embedded server, where every query costs what it matches and `limit` does
+not help, gets ranges of `seq` that widen going back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import bson
+
+from jobqueue.clock import Clock
+from jobqueue.errors import JobNotFound
+from jobqueue.job import Job, Status
+from jobqueue.mongo import indexes
+from jobqueue.mongo.calls import settled
+from jobqueue.mongo.documents import read_or_salvage
+from jobqueue.mongo.moves import Filter
+from jobqueue.mongo.store import Store, chunks
+from jobqueue.repository import JobFilter, Page
+
+WHAT = "list jobs"
+LAST_SEQ = 2**63 - 1
+NEWEST_FIRST = [("seq", -1)]
+MAX_IDS = 1_000
+
+WINDOW_ENTRIES = 20_000
+"""How many jobs one request reads at most when it filters by what has no index."""
+
+FIRST_WINDOW = 1_000_000
+WIDENING = 8
+"""The embedded server's windows, in microseconds of `seq`: a second, then eight times as far back each time."""
+
+SCAN_SECONDS = 2.0
+"""After this long a page ends with what it has."""
+
+
+class Pages:
+    """The verbs that only look."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def get(self, job_id: str) -> Job:
+        """Raises `JobNotFound`."""
+        document = await self.document(job_id)
+        if document is None:
+            raise JobNotFound(job_id)
+        return read_or_salvage(document)
+
+    async def document(self, job_id: str) -> Mapping[str, Any] | None:
+        # read: one job by id
+        found: Mapping[str, Any] | None = await self._store.calls.run(
+            "read the job", lambda: self._store.jobs.find_one({"_id": job_id})
+        )
+        return found
+
+    async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
+        """Where these jobs stand now."""
+        return {
+            document["_id"]: read_or_salvage(document).status
+            for ids in chunks(list(job_ids), MAX_IDS)
+            for document in await self._read_statuses(ids)
+        }
+
+    async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
+        """Jobs newest first, from just before `before`."""
+        clock = self._clock.monotonic
+        deadline, floor, width = clock() + SCAN_SECONDS, _floor(which), FIRST_WINDOW
+        high = LAST_SEQ if before is None else before
+        found: list[Sized] = []
+        while high > floor and clock() < deadline:
+            low = max(floor, await self._low_end(which, high, width))
+            # One more than asked for tells whether there is a next page.
+            room = max_bytes - sum(one.size for one in found)
+            found += await self._read_window(which, low, high, limit=limit + 1 - len(found), max_bytes=room)
+            if len(found) > limit or sum(one.size for one in found) > max_bytes:
+                return _cut(found)
+            high, width = low, width * WIDENING
+        return Page([one.job for one in found], high if high > floor else None)
+
+    async def count(self, status: Status, *, limit: int) -> int:
+        """How many jobs stand in `status`, counted up to `limit`."""
+        # read: count of one state, from the index
+        return await self._store.hinted(
+            "count jobs",
+            indexes.STATUS_NEWEST,
+            lambda hint: self._store.jobs.count_documents({"status": status.value}, limit=limit, **hint),
+        )
+
+    async def _low_end(self, which: JobFilter, high: int, width: int) -> int:
+        if self._store.features.embedded:
+            return min(high, _micros(self._clock.now())) - width
+        unserved = (which.type, which.queue, which.tag, which.created_before)
+        return 0 if unserved == (None,) * 4 else await self._entries_back(which, high)
+
+    async def _entries_back(self, which: JobFilter, high: int) -> int:
+        # read: the seq so many index entries back, from the index alone
+        query, index = _by_seq(which.status, 0, high)
+        found = await self._store.hinted(
+            WHAT,
+            index,
+            lambda hint: self._store.jobs.find(
+                query, {"_id": 0, "seq": 1}, sort=NEWEST_FIRST, skip=WINDOW_ENTRIES, limit=1, **hint
+            ).to_list(None),
+        )
+        return int(found[0]["seq"]) if found else 0
+
+    async def _read_window(
+        self, which: JobFilter, low: int, high: int, *, limit: int, max_bytes: int
+    ) -> Sequence[Sized]:
+        # read: jobs newest first between two sequence numbers
+        query, index = _by_seq(which.status, low, high)
+        query |= _others(which)
+        return await self._store.hinted(
+            WHAT,
+            index,
+            lambda hint: _collect(self._store.jobs.find(query, sort=NEWEST_FIRST, limit=limit, **hint), max_bytes),
+        )
+
+    async def _read_statuses(self, job_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        # read: the states of these jobs
+        query = {"_id": {"$in": list(job_ids)}}
+        return await self._store.calls.run(
+            "read the states of jobs",
+            lambda: self._store.jobs.find(query, {"status": 1}, **self._store.by_id).to_list(None),
+        )
+
+
+class Sized(NamedTuple):
+    """A job of a page, and what its document weighs in bytes."""
+
+    job: Job
+    size: int
+
+
+def _by_seq(status: Status | None, low: int, high: int) -> tuple[Filter, str]:
+    between: Filter = {"seq": {"$gte": low, "$lt": high}}
+    if status is None:
+        return between, indexes.NEWEST
+    return {"status": status.value, **between}, indexes.STATUS_NEWEST
+
+
+def _others(which: JobFilter) -> Filter:
+    """The clauses that no index serves."""
+    clauses: Filter = {"type": which.type, "queue": which.queue, "tags": which.tag}
+    created: Filter = {"$gte": which.created_after, "$lt": which.created_before}
+    clauses["createdAt"] = {operator: bound for operator, bound in created.items() if bound is not None} or None
+    return {name: clause for name, clause in clauses.items() if clause is not None}
+
+
+def _floor(which: JobFilter) -> int:
+    # A job's seq is never before its creation, in microseconds.
+    return _micros(which.created_after) if which.created_after is not None else 0
+
+
+def _micros(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000) * 1000
+
+
+async def _collect(cursor: Any, max_bytes: int) -> Sequence[Sized]:
+    """What the cursor has, up to the first that is beyond `max_bytes`."""
+    found: list[Sized] = []
+    size = 0
+    async for document in cursor:
+        found.append(Sized(read_or_salvage(document), len(bson.encode(document))))
+        size += found[-1].size
+        if size > max_bytes:
+            break
+    await settled(cursor.close())
+    return found
+
+
+def _cut(found: Sequence[Sized]) -> Page:
+    """The page that leaves out the last one found, of which it is known that it does not fit.
+
+    Two processes may have given the same seq to two jobs: those stay on one page, or the second would be lost."""
+    kept = [one.job for one in found[:-1]] or [found[0].job]
+    extra = found[-1].job.seq
+    apart = [job for job in kept if job.seq != extra]
+    page = apart or kept
+    return Page(page, page[-1].seq)

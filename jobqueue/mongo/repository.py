@@ -1,0 +1,300 @@
+"""`MongoJobRepository`: the port, on MongoDB. Puts the subjects together and holds the moves of single jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from jobqueue.clock import Clock, Identifiers, ServerClock
+from jobqueue.errors import IllegalMove, JobQueueError, LeaseLost, Unavailable
+from jobqueue.job import (
+    AttemptError,
+    Candidate,
+    Claim,
+    Job,
+    JobId,
+    JsonValue,
+    Lease,
+    LeaseId,
+    Progress,
+    Status,
+    WorkerId,
+)
+from jobqueue.mongo import moves
+from jobqueue.mongo.adoption import Adoption
+from jobqueue.mongo.calls import settled
+from jobqueue.mongo.claims import ClaimMode, Claims
+from jobqueue.mongo.documents import plain, unreadable_error
+from jobqueue.mongo.indexes import check_indexes, ensure_indexes
+from jobqueue.mongo.inserts import Inserts
+from jobqueue.mongo.moves import Filter, Update
+from jobqueue.mongo.outcomes import Outcomes
+from jobqueue.mongo.pages import Pages
+from jobqueue.mongo.store import Client, Store
+from jobqueue.mongo.sweeps import Sweeps
+from jobqueue.mongo.wakeups import Wakeups
+from jobqueue.repository import (
+    Claimed,
+    Features,
+    JobFilter,
+    Page,
+    Promoted,
+    QueueCount,
+    Rescued,
+    Window,
+    WorkerRecord,
+)
+
+RACES = 5
+"""How often a move of one job is tried again because the job was moved in the same moment."""
+
+REDRIVE_PAGE_BYTES = 16 << 20
+REDRIVE_PAGE = 500
+
+
+class MongoJobRepository:
+    """`JobRepository` on a client of Motor or of PyMongo (or on mongomock's, for tests)."""
+
+    def __init__(
+        self,
+        client: Client,
+        database_name: str,
+        *,
+        claim_mode: ClaimMode = "auto",
+        clock: Clock | None = None,
+        identifiers: Identifiers | None = None,
+        features: Features | None = None,
+    ) -> None:
+        """`features` is for servers that cannot be asked; such a one is sent no hints."""
+        clock = clock or ServerClock()
+        self._store = Store(client, database_name, features=features)
+        self._inserts = Inserts(self._store)
+        self._outcomes = Outcomes(self._store)
+        self._claims = Claims(self._store, mode=claim_mode)
+        self._pages = Pages(self._store, clock)
+        self._sweeps = Sweeps(self._store)
+        self._wakeups = Wakeups(self._store, clock)
+        self._adoption = Adoption(self._store, identifiers or Identifiers())
+
+    @property
+    def features(self) -> Features:
+        return self._store.features
+
+    async def prepare(self) -> None:
+        await self._store.find_out()
+        await ensure_indexes(self._store)
+
+    async def check(self) -> None:
+        await self._ping()
+        await check_indexes(self._store)
+
+    async def aclose(self) -> None:
+        await self._inserts.aclose()
+        await self._outcomes.aclose()
+        await self._store.calls.drain()
+        await settled(self._store.client.close())
+
+    # Clients
+
+    async def insert(self, job: Job) -> Job:
+        await self._wakeups.ensure([job.queue], at=job.updated_at)
+        return await self._inserts.insert(job)
+
+    async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
+        try:
+            for job in jobs:
+                await self._wakeups.ensure([job.queue], at=job.updated_at)
+        except Unavailable as error:
+            return [error] * len(jobs)
+        return await self._inserts.insert_many(jobs)
+
+    async def get(self, job_id: str) -> Job:
+        return await self._pages.get(job_id)
+
+    async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
+        return await self._pages.statuses(job_ids)
+
+    async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
+        return await self._pages.list(which, before=before, limit=limit, max_bytes=max_bytes)
+
+    async def count(self, status: Status, *, limit: int) -> int:
+        return await self._pages.count(status, limit=limit)
+
+    async def queues(self) -> Sequence[QueueCount]:
+        return await self._wakeups.counts()
+
+    async def cancel(self, job_id: str, *, at: datetime) -> Job:
+        for _ in range(RACES):
+            ended = await self._cancel_waiting(job_id, at=at)
+            asked = not ended and await self._ask_to_stop(job_id, at=at)
+            job = await self._pages.get(job_id)
+            if ended or asked or (job.status is Status.PROCESSING and job.cancel_requested_at is not None):
+                return job
+            if job.status in moves.ENDED:
+                raise IllegalMove(job_id, "cancel", job.status)
+            # It moved between the two writes; once more.
+        raise Unavailable(f"cannot cancel job {job_id!r}: it moves too fast")
+
+    async def redrive(self, job_id: str, *, at: datetime) -> Job:
+        job = await self._pages.get(job_id)
+        await self._wakeups.ensure([job.queue], at=at)
+        redriven = await self._redrive_one(job_id, at=at)
+        job = await self._pages.get(job_id)
+        if not redriven:
+            raise IllegalMove(job_id, "redrive", job.status)
+        return job
+
+    async def redrive_many(self, which: JobFilter, *, at: datetime, limit: int) -> Sequence[Candidate]:
+        redriven: list[Candidate] = []
+        before: int | None = None
+        for_retry = replace(which, status=Status.FAILED)
+        while len(redriven) < limit:
+            page = await self._pages.list(
+                for_retry,
+                before=before,
+                limit=min(limit - len(redriven), REDRIVE_PAGE),
+                max_bytes=REDRIVE_PAGE_BYTES,
+            )
+            await self._wakeups.ensure({job.queue for job in page.jobs}, at=at)
+            redriven += await self._sweeps.redrive(page.jobs, at=at)
+            before = page.next_before
+            if before is None:
+                break
+        return redriven
+
+    async def delete(self, job_id: str) -> None:
+        if not await self._delete_one(job_id):
+            job = await self._pages.get(job_id)
+            raise IllegalMove(job_id, "delete", job.status)
+
+    # Dispatch
+
+    async def known_queues(self) -> Sequence[str]:
+        return await self._wakeups.known()
+
+    async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
+        return await self._claims.candidates(queues, after=after, limit=limit)
+
+    async def signal(self, queues: Collection[str], *, at: datetime) -> None:
+        self._wakeups.signal(queues, at=at)
+
+    def signals(self) -> AsyncIterator[str]:
+        return self._wakeups.stream()
+
+    # The engine
+
+    async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
+        return await self._claims.claim(job_ids, lease, at=at)
+
+    async def claimed(self, job_ids: Sequence[JobId], lease_id: LeaseId) -> Claimed:
+        return await self._claims.claimed(job_ids, lease_id)
+
+    async def complete(self, claim: Claim, result: JsonValue | None, *, at: datetime) -> None:
+        await self._outcomes.write(moves.complete(claim, result, at=at))
+
+    async def retry(self, claim: Claim, error: AttemptError, *, run_at: datetime, at: datetime) -> None:
+        await self._outcomes.write(moves.retry(claim, error, run_at=run_at, at=at))
+
+    async def fail(self, claim: Claim, error: AttemptError, *, at: datetime) -> None:
+        await self._outcomes.write(moves.fail(claim, error, at=at))
+
+    async def snooze(self, claim: Claim, *, until: datetime, at: datetime) -> None:
+        await self._outcomes.write(moves.snooze(claim, until=until, at=at))
+
+    async def release(self, claim: Claim, *, at: datetime) -> None:
+        await self._outcomes.write(moves.release(claim, at=at))
+
+    async def abandon(self, claim: Claim, *, at: datetime) -> None:
+        await self._outcomes.write(moves.abandon(claim, at=at))
+
+    async def quarantine(self, claim: Claim, reason: str, *, at: datetime) -> None:
+        await self._outcomes.write(moves.quarantine(claim, unreadable_error(reason, at=at), at=at))
+
+    async def report_progress(self, claim: Claim, progress: Progress, *, at: datetime) -> None:
+        # progress: stays processing, only by the lease that claimed it
+        update = {"$set": {"progress": progress.model_dump(by_alias=True), "updatedAt": at}}
+        if not await self._update_one("report progress", claim.job_id, moves.owned(claim), update):
+            raise LeaseLost(claim.job_id, claim.lease_id)
+
+    # Maintenance
+
+    async def promote(self, *, now: datetime, limit: int) -> Promoted:
+        return await self._sweeps.promote(now=now, limit=limit)
+
+    async def rescue(self, *, cutoff: datetime, at: datetime, limit: int) -> Rescued:
+        return await self._sweeps.rescue(cutoff=cutoff, at=at, limit=limit)
+
+    async def release_orphans(self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime) -> int:
+        return await self._sweeps.release_orphans(lease_ids, known, at=at)
+
+    async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:
+        return await self._sweeps.prune(status, finished_before=finished_before, limit=limit)
+
+    async def prune_excess(self, *, keep: int, limit: int) -> int:
+        return await self._sweeps.prune_excess(keep=keep, limit=limit)
+
+    async def prune_signals(self, *, unused_since: datetime) -> int:
+        return await self._wakeups.prune(unused_since=unused_since)
+
+    async def adopt(self, *, at: datetime, limit: int) -> Sequence[Candidate]:
+        suspects = list(self._claims.suspects)[:limit]
+        adopted = await self._adoption.adopt(suspects, at=at, limit=limit)
+        self._claims.suspects.difference_update(suspects)
+        await self._wakeups.ensure({candidate.queue for candidate in adopted}, at=at)
+        return adopted
+
+    async def beat(self, worker: WorkerRecord) -> None:
+        # workers: one document per process
+        document = worker.model_dump(by_alias=True, exclude={"id"}) | {"_id": worker.id}
+        await self._store.calls.run(
+            "show that this process lives",
+            lambda: self._store.workers.replace_one({"_id": worker.id}, document, upsert=True),
+        )
+
+    async def farewell(self, worker_id: WorkerId) -> None:
+        # workers: this process is gone
+        await self._store.calls.run("say goodbye", lambda: self._store.workers.delete_one({"_id": worker_id}))
+
+    async def workers(self, *, since: datetime) -> Sequence[WorkerRecord]:
+        # read: processes with a recent sign of life
+        found = await self._store.calls.run(
+            "read the workers",
+            lambda: self._store.workers.find({"heartbeatAt": {"$gte": since}}).to_list(None),
+        )
+        return [WorkerRecord.model_validate(plain(document) | {"id": document["_id"]}) for document in found]
+
+    # Statements about one job
+
+    async def _ping(self) -> None:
+        # read: the primary answers
+        await self._store.calls.run("reach MongoDB", lambda: self._store.database.command("ping"))
+
+    async def _cancel_waiting(self, job_id: str, *, at: datetime) -> bool:
+        # cancel: scheduled, pending -> cancelled, only while it waits
+        guard = {"_id": job_id, "status": {"$in": moves.CANCELLABLE}}
+        return await self._update_one("cancel", job_id, guard, moves.cancel(at=at))
+
+    async def _ask_to_stop(self, job_id: str, *, at: datetime) -> bool:
+        # cancel: stays processing, only while it runs and was not asked before
+        guard = {"_id": job_id, "status": Status.PROCESSING.value, **moves.NOT_ASKED}
+        return await self._update_one("cancel", job_id, guard, moves.ask_to_stop(at=at))
+
+    async def _redrive_one(self, job_id: str, *, at: datetime) -> bool:
+        # redrive: failed, cancelled -> pending, only while it is one of them
+        guard = {"_id": job_id, "status": {"$in": moves.REDRIVABLE}}
+        return await self._update_one("redrive", job_id, guard, moves.redrive(at=at))
+
+    async def _delete_one(self, job_id: str) -> bool:
+        # delete: any state but processing
+        guard = {"_id": job_id, "status": {"$ne": Status.PROCESSING.value}}
+        result = await self._store.calls.write(
+            "delete the job", job_id, lambda: self._store.jobs.delete_one(guard, **self._store.by_id)
+        )
+        return result.deleted_count == 1
+
+    async def _update_one(self, what: str, job_id: str, guard: Filter, update: Update) -> bool:
+        result = await self._store.calls.write(
+            what, job_id, lambda: self._store.jobs.update_one(guard, update, **self._store.by_id)
+        )
+        return result.matched_count == 1

@@ -1,0 +1,117 @@
+"""The collections, with the guarantees pinned to them, and what the server at the other end can do.
+
+Whatever a URI says, jobs are written with a majority, journalled, and read from the primary. Hints keep the
+planner of a real MongoDB on the right index; a hint whose index is missing is repeated once without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from jobqueue.mongo.calls import CLIENT_SECONDS, HINT_REFUSED, Calls, calls_in_flight, unavailable
+from jobqueue.repository import Features
+
+log = structlog.get_logger(__name__)
+
+Client = AsyncMongoClient[dict[str, Any]]
+"""PyMongo's asyncio client, or Motor's, which has the same calls."""
+
+Collection = AsyncCollection[dict[str, Any]]
+Hint = Mapping[str, Any]
+T = TypeVar("T")
+
+DURABLE = WriteConcern(w="majority", j=True)
+HASTY = WriteConcern(w=1)
+EMBEDDED_SET = "secantus"
+"""The replica set name of the embedded server, by which it is known."""
+
+BY_ID = "_id_"
+
+
+class Store:
+    """The three collections of one database."""
+
+    def __init__(self, client: Client, database_name: str, *, features: Features | None = None) -> None:
+        self.client = client
+        self.database = client[database_name]
+        self.jobs = self._pinned("jobs", DURABLE)
+        self.signals = self._pinned("signals", DURABLE)
+        self.hasty_signals = self._pinned("signals", HASTY)
+        self.workers = self._pinned("workers", HASTY)
+        self.calls = Calls(calls_in_flight())
+        self.features = features or Features(name="unknown", version="")
+        self._given = features is not None
+        self._hints = False
+        self.hints_refused = 0
+
+    @property
+    def by_id(self) -> Hint:
+        """Options of a write by id: without the hint a cached plan could scan a status instead."""
+        return {"hint": BY_ID} if self._hints else {}
+
+    @property
+    def sparse(self) -> bool:
+        """Whether indexes leave out absent fields by being sparse, not by a partial filter."""
+        return not self._hints
+
+    async def find_out(self) -> None:
+        """Ask the server what it can do. Raises `Unavailable`."""
+        if self._given:
+            return
+        hello = await self.calls.run("connect", lambda: self.client.admin.command("hello"))
+        build = await self.calls.run("connect", lambda: self.client.admin.command("buildInfo"))
+        self.features = features_of(hello, build)
+        self._hints = not self.features.embedded
+        if not self.features.embedded and not self.client.options.retry_writes:
+            log.warning("retryWrites=false makes claims and outcomes fail in every election")
+
+    async def hinted(
+        self, what: str, index: str, call: Callable[[Hint], Awaitable[T]], *, seconds: float = CLIENT_SECONDS
+    ) -> T:
+        """The answer of a call that is to use this index, without the hint when the index is missing."""
+        options: Hint = {"hint": index} if self._hints else {}
+        try:
+            return await self.calls.attempt(lambda: call(options), seconds=seconds)
+        except OperationFailure as error:
+            if not options or error.code != HINT_REFUSED or "hint" not in str(error):
+                raise unavailable(what, error) from error
+        except PyMongoError as error:
+            raise unavailable(what, error) from error
+        self.hints_refused += 1
+        log.warning("index is missing", index=index)
+        return await self.calls.run(what, lambda: call({}), seconds=seconds)
+
+    def _pinned(self, name: str, write_concern: WriteConcern) -> Collection:
+        return self.database.get_collection(
+            name,
+            write_concern=write_concern,
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("local"),
+        )
+
+
+def features_of(hello: Mapping[str, Any], build: Mapping[str, Any]) -> Features:
+    """What these two answers say about a server."""
+    embedded = hello.get("setName") == EMBEDDED_SET
+    sharded = hello.get("msg") == "isdbgrid"
+    replica_set = "setName" in hello
+    return Features(
+        name="SecantusDB" if embedded else "MongoDB",
+        version=str(build.get("version", "")),
+        replica_set=replica_set,
+        change_streams=replica_set or sharded,
+        embedded=embedded,
+        sharded=sharded,
+    )
+
+
+def chunks(items: Sequence[T], size: int) -> Sequence[Sequence[T]]:
+    """The items in runs of at most `size`."""
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,283 @@
+"""What maintenance does to many jobs: promote, rescue, release of orphans, prune.
+
+Each reads ids first, with a limit, and repeats in the write what it read: another process may have been faster,
+and an owner may have renewed. No statement is unbounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, LeaseId, Status
+from jobqueue.mongo import indexes, moves
+from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, unavailable
+from jobqueue.mongo.documents import Unreadable, plain, read_candidate, whole
+from jobqueue.mongo.moves import TICK, Filter, Statement, Update
+from jobqueue.mongo.store import Store, chunks
+from jobqueue.repository import Promoted, Rescued
+
+log = structlog.get_logger(__name__)
+
+MAX_IDS = 1_000
+CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
+LEASE_FIELDS = CANDIDATE_FIELDS | {"lease": 1, "retryCount": 1, "maxRetries": 1, moves.FLAG: 1}
+LEASE_EXPIRED = "LeaseExpired"
+
+
+class Sweeps:
+    """The verbs of maintenance."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def promote(self, *, now: datetime, limit: int) -> Promoted:
+        """scheduled -> pending for what is due."""
+        due = await self._find_due(before=now + TICK, limit=limit)
+        if due:
+            await self._promote([document["_id"] for document in due], now=now)
+        next_due = now if len(due) >= limit else await self._next_due(now)
+        return Promoted(readable_candidates(due), next_due)
+
+    async def rescue(self, *, cutoff: datetime, at: datetime, limit: int) -> Rescued:
+        """processing -> pending, failed or cancelled where the lease seen expired before `cutoff`.
+
+        When another reaper is at the same jobs in the same moment, both may count them."""
+        found = [document for document in await self._find_expired(cutoff, limit=limit) if _seen(document)]
+        targets = {document["_id"]: _target(document) for document in found}
+        statements = [_rescue(document, targets[document["_id"]], cutoff=cutoff, at=at) for document in found]
+        won = await self._write_and_see(statements)
+        requeued = [one for one in found if one["_id"] in won and targets[one["_id"]] is Status.PENDING]
+        return Rescued(
+            readable_candidates(requeued),
+            failed=sum(targets[job_id] is Status.FAILED for job_id in won),
+            cancelled=sum(targets[job_id] is Status.CANCELLED for job_id in won),
+        )
+
+    async def redrive(self, jobs: Sequence[Job], *, at: datetime) -> Sequence[Candidate]:
+        """failed -> pending for these jobs; what another caller took first is left out."""
+        for some in chunks(jobs, MAX_IDS):
+            await self._redrive([job.id for job in some], at=at)
+        pending = [one for some in chunks(jobs, MAX_IDS) for one in await self._find_redriven(some, at=at)]
+        return readable_candidates(pending)
+
+    async def release_orphans(self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime) -> int:
+        """release what stands under these leases and is not known: nobody runs it."""
+        known = frozenset(known)
+        released = 0
+        for some in chunks(list(lease_ids), MAX_IDS):
+            owned = [_seen(document) for document in await self._find_owned(some)]
+            orphans = [claim for claim in owned if claim is not None and claim not in known]
+            statements = [statement for claim in orphans for statement in moves.release_orphan(claim, at=at)]
+            released += len(await self._write_and_see(statements))
+        return released
+
+    async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:
+        """Delete finished jobs older than that."""
+        ids = await self._find_finished(status, before=finished_before, limit=min(limit, MAX_IDS))
+        return await self._delete([document["_id"] for document in ids], [status.value], before=finished_before)
+
+    async def prune_excess(self, *, keep: int, limit: int) -> int:
+        """Delete the longest finished jobs beyond the newest `keep`."""
+        counts = [await self._count(status) for status in moves.ENDED]
+        excess = min(sum(counts) - keep, limit, MAX_IDS)
+        if excess <= 0:
+            return 0
+        found = [
+            document
+            for status in moves.ENDED
+            for document in await self._find_finished(Status(status), before=None, limit=excess)
+        ]
+        oldest = sorted(found, key=lambda document: plain(document["finishedAt"]))[:excess]
+        ids = [document["_id"] for document in oldest]
+        return await self._delete(ids, moves.ENDED, before=plain(oldest[-1]["finishedAt"]) + TICK) if oldest else 0
+
+    async def _find_due(self, *, before: datetime, limit: int) -> Sequence[Mapping[str, Any]]:
+        # read: scheduled jobs that are due, longest due first
+        query = {"status": Status.SCHEDULED.value, "runAt": {"$lt": before}}
+        return await self._find(
+            "look for due jobs", indexes.DUE, query, CANDIDATE_FIELDS, [("runAt", 1)], min(limit, MAX_IDS)
+        )
+
+    async def _next_due(self, now: datetime) -> datetime | None:
+        # read: when the next scheduled job is due
+        query = {"status": Status.SCHEDULED.value, "runAt": {"$gte": now + TICK}}
+        found = await self._find("look for due jobs", indexes.DUE, query, {"_id": 0, "runAt": 1}, [("runAt", 1)], 1)
+        due = plain(found[0]["runAt"]) if found else None
+        return due if isinstance(due, datetime) else None
+
+    async def _promote(self, ids: Sequence[Any], *, now: datetime) -> None:
+        # promote: scheduled -> pending, only while scheduled and due
+        query = {"_id": {"$in": list(ids)}, "status": Status.SCHEDULED.value, "runAt": {"$lt": now + TICK}}
+        await self._store.calls.run(
+            "promote due jobs",
+            lambda: self._store.jobs.update_many(query, moves.promote(at=now), **self._store.by_id),
+            seconds=MAINTENANCE_SECONDS,
+        )
+
+    async def _find_expired(self, cutoff: datetime, *, limit: int) -> Sequence[Mapping[str, Any]]:
+        # read: attempts whose lease expired, longest expired first
+        query = {"status": Status.PROCESSING.value, "lease.expiresAt": {"$lt": cutoff}}
+        order = [("lease.expiresAt", 1)]
+        return await self._find(
+            "look for expired leases", indexes.LEASE, query, LEASE_FIELDS, order, min(limit, MAX_IDS)
+        )
+
+    async def _find_owned(self, lease_ids: Sequence[LeaseId]) -> Sequence[Mapping[str, Any]]:
+        # read: what stands under these leases, among the jobs that are running anywhere
+        query = {"status": Status.PROCESSING.value, "lease.id": {"$in": list(lease_ids)}}
+        return await self._find("look for orphans", indexes.STATUS_NEWEST, query, {"lease.id": 1}, [("seq", -1)], 0)
+
+    async def _find_finished(
+        self, status: Status, *, before: datetime | None, limit: int
+    ) -> Sequence[Mapping[str, Any]]:
+        # read: finished jobs of one state, longest finished first
+        query: Filter = {"status": status.value}
+        query |= {"finishedAt": {"$lt": before}} if before is not None else {"finishedAt": {"$exists": True}}
+        order = [("finishedAt", 1)]
+        return await self._find(
+            "look for old jobs", indexes.RETENTION, query, {"_id": 1, "finishedAt": 1}, order, limit
+        )
+
+    async def _redrive(self, ids: Sequence[JobId], *, at: datetime) -> None:
+        # redrive, many: failed -> pending, each only while it is failed; one that refuses stays where it is
+        update = moves.redrive(at=at)
+        writes = [
+            UpdateOne({"_id": job_id, "status": Status.FAILED.value}, update, **self._store.by_id) for job_id in ids
+        ]
+        try:
+            await self._store.calls.attempt(
+                lambda: self._store.jobs.bulk_write(writes, ordered=False), seconds=CLIENT_SECONDS
+            )
+        except BulkWriteError as error:
+            if error.details.get("writeConcernErrors"):
+                raise unavailable("redrive", error) from error
+            log.warning("jobs refuse to be redriven", count=len(error.details["writeErrors"]))
+        except PyMongoError as error:
+            raise unavailable("redrive", error) from error
+
+    async def _find_redriven(self, jobs: Sequence[Job], *, at: datetime) -> Sequence[Mapping[str, Any]]:
+        # read: which of these are pending since this redrive
+        query = {"_id": {"$in": [job.id for job in jobs]}, "status": Status.PENDING.value, "runAt": at}
+        return await self._store.calls.run(
+            "redrive", lambda: self._store.jobs.find(query, CANDIDATE_FIELDS, **self._store.by_id).to_list(None)
+        )
+
+    async def _count(self, status: str) -> int:
+        # read: count of one state, from the index
+        return await self._store.hinted(
+            "count jobs",
+            indexes.STATUS_NEWEST,
+            lambda hint: self._store.jobs.count_documents({"status": status}, **hint),
+            seconds=MAINTENANCE_SECONDS,
+        )
+
+    async def _delete(self, ids: Sequence[Any], statuses: Sequence[str], *, before: datetime) -> int:
+        # prune: only while still finished, and finished as long ago as it was: it may have been redriven
+        if not ids:
+            return 0
+        query = {"_id": {"$in": list(ids)}, "status": {"$in": list(statuses)}, "finishedAt": {"$lt": before}}
+        result = await self._store.calls.run(
+            "prune old jobs",
+            lambda: self._store.jobs.delete_many(query, **self._store.by_id),
+            seconds=MAINTENANCE_SECONDS,
+        )
+        return result.deleted_count
+
+    async def _find(
+        self,
+        what: str,
+        index: str,
+        query: Filter,
+        fields: Mapping[str, Any],
+        order: Sequence[tuple[str, int]],
+        limit: int,
+    ) -> Sequence[Mapping[str, Any]]:
+        return await self._store.hinted(
+            what,
+            index,
+            lambda hint: self._store.jobs.find(query, fields, sort=list(order), limit=limit, **hint).to_list(None),
+            seconds=MAINTENANCE_SECONDS,
+        )
+
+    async def _write_and_see(self, statements: Sequence[Statement]) -> set[Any]:
+        """Write updates that end leases; returns the ids of the jobs that lost the lease they had."""
+        if not statements:
+            return set()
+        sent = {statement.filter["_id"]: statement.filter["lease.id"] for statement in statements}
+        try:
+            matched = await self._write(statements)
+        except PyMongoError as error:
+            raise unavailable("take jobs back", error) from error
+        return set(sent) if matched == len(sent) else set(sent) - await self._still_leased(sent)
+
+    async def _write(self, statements: Sequence[Statement]) -> int:
+        try:
+            return await self._bulk([(one.filter, one.update) for one in statements])
+        except BulkWriteError as error:
+            if error.details.get("writeConcernErrors"):
+                raise
+            # A document whose `errors` is no list (made by hand) gets a new one.
+            refused = [statements[write_error["index"]] for write_error in error.details["writeErrors"]]
+        await self._bulk([(one.filter, moves.without_history(one.update)) for one in refused])
+        return -1
+
+    async def _bulk(self, writes: Sequence[tuple[Filter, Update]]) -> int:
+        # rescue, release: processing -> elsewhere, each only as long as the seen lease is there
+        updates = [UpdateOne(query, update, **self._store.by_id) for query, update in writes]
+        result = await self._store.calls.attempt(
+            lambda: self._store.jobs.bulk_write(updates, ordered=False), seconds=MAINTENANCE_SECONDS
+        )
+        return result.matched_count
+
+    async def _still_leased(self, sent: Mapping[Any, str]) -> set[Any]:
+        # read: which of these jobs still have the lease that was seen
+        query = {"_id": {"$in": list(sent)}}
+        found = await self._store.calls.run(
+            "see which jobs were taken back",
+            lambda: self._store.jobs.find(query, {"lease.id": 1}, **self._store.by_id).to_list(None),
+            seconds=MAINTENANCE_SECONDS,
+        )
+        return {one["_id"] for one in found if (one.get("lease") or {}).get("id") == sent[one["_id"]]}
+
+
+def readable_candidates(documents: Sequence[Mapping[str, Any]]) -> list[Candidate]:
+    """The candidates among these; what cannot be read is found again by the adoption."""
+    candidates = []
+    for document in documents:
+        try:
+            candidates.append(read_candidate(document))
+        except Unreadable:
+            continue
+    return candidates
+
+
+def _seen(document: Mapping[str, Any]) -> Claim | None:
+    lease = document.get("lease")
+    lease_id = lease.get("id") if isinstance(lease, Mapping) else None
+    return Claim(JobId(document["_id"]), LeaseId(lease_id)) if isinstance(lease_id, str) else None
+
+
+def _target(document: Mapping[str, Any]) -> Status:
+    if moves.FLAG in document:
+        return Status.CANCELLED
+    attempts, allowed = whole(document.get("retryCount"), 0), whole(document.get("maxRetries"), 0)
+    return Status.PENDING if attempts < allowed else Status.FAILED
+
+
+def _rescue(document: Mapping[str, Any], target: Status, *, cutoff: datetime, at: datetime) -> Statement:
+    claim = Claim(document["_id"], document["lease"]["id"])
+    worker_id = document["lease"].get("workerId")
+    error = AttemptError(
+        attempt=whole(document.get("retryCount"), 0),
+        at=at,
+        type=LEASE_EXPIRED,
+        message="lease expired",
+        worker_id=worker_id if isinstance(worker_id, str) else None,
+    )
+    return moves.rescue(claim, target, error, cutoff=cutoff, at=at)

@@ -1,0 +1,231 @@
+"""Queues: which there are, what waits in them, and waking others up when work arrives.
+
+The collection `signals` has one document per queue: `{_id: queue, usedAt, n}`. A queue has its document before
+its first job, so "every queue" is what stands there. `n` counts the signals, which makes each of them a change
+that a change stream reports. A signal is a hint: written by one node only, not waited for, never an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from pymongo.errors import PyMongoError
+
+from jobqueue.clock import Clock
+from jobqueue.errors import Unavailable
+from jobqueue.job import Status
+from jobqueue.mongo import indexes
+from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled, unavailable
+from jobqueue.mongo.documents import plain
+from jobqueue.mongo.store import Store
+from jobqueue.repository import QueueCount
+
+log = structlog.get_logger(__name__)
+
+TOUCH_AGAIN = timedelta(hours=1)
+"""How long this process relies on a queue's document without writing to it."""
+
+SIGNAL_SECONDS = 0.1
+"""At most one signal per queue, process and this long; one more follows when others came meanwhile."""
+
+AWAIT_MILLISECONDS = 2_000
+"""How long the server holds a look at the change stream open: half a command a second when idle, and how long
+closing may take."""
+
+CACHE_SECONDS = 1.0
+CACHE_FACTOR = 10
+"""Counting may take a tenth of the time at most: where it is slow (the embedded server reads every waiting job)
+its answer is kept longer."""
+
+
+class Wakeups:
+    """The verbs about queues."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._touched: dict[str, datetime] = {}
+        self._unsent: dict[str, datetime] = {}
+        self._sender: asyncio.Task[None] | None = None
+        self._counts: Sequence[QueueCount] = ()
+        self._counts_expire = float("-inf")
+
+    async def ensure(self, queues: Iterable[str], *, at: datetime) -> None:
+        """Make sure that these queues are known, before a job is put into one of them."""
+        for queue in queues:
+            touched = self._touched.get(queue)
+            if touched is None or at - touched > TOUCH_AGAIN:
+                await self._touch(queue, at=at)
+                self._touched[queue] = at
+
+    async def known(self) -> Sequence[str]:
+        """The name of every known queue."""
+        # read: the queues
+        found = await self._store.calls.run("read the queues", lambda: self._store.signals.find({}).to_list(None))
+        return sorted(document["_id"] for document in found if isinstance(document["_id"], str))
+
+    async def counts(self) -> Sequence[QueueCount]:
+        """Every known queue and what waits in it."""
+        clock = self._clock.monotonic
+        if clock() >= self._counts_expire:
+            started = clock()
+            self._counts = await self._count()
+            self._counts_expire = clock() + max(CACHE_SECONDS, CACHE_FACTOR * (clock() - started))
+        return self._counts
+
+    def signal(self, queues: Collection[str], *, at: datetime) -> None:
+        """Wake others. Returns at once."""
+        self._unsent |= dict.fromkeys(queues, at)
+        if self._unsent and (self._sender is None or self._sender.done()):
+            self._sender = self._store.calls.spawn(self._send())
+
+    async def stream(self) -> AsyncIterator[str]:
+        """Names of queues as they are signalled, by anybody."""
+        if not self._store.features.change_streams:
+            return
+        look: asyncio.Task[Any] | None = None
+        stream = await self._open()
+        try:
+            while True:
+                # In a task of its own: a look that is cancelled goes on in the driver, and must end before the close.
+                look = self._store.calls.spawn(stream.try_next())
+                change = await asyncio.shield(look)
+                if change is not None:
+                    yield str(change["documentKey"]["_id"])
+        except PyMongoError as error:
+            raise unavailable("watch the signals", error) from error
+        finally:
+            self._store.calls.spawn(_close(stream, look))
+
+    async def prune(self, *, unused_since: datetime) -> int:
+        """Forget queues that nobody used since then and that hold no job that waits or runs.
+
+        `unused_since` is to be hours ago: a process relies for `TOUCH_AGAIN` on what it wrote here."""
+        pruned = 0
+        for queue in await self._unused(unused_since):
+            if not await self._holds_jobs(queue):
+                pruned += await self._forget(queue, unused_since=unused_since)
+        return pruned
+
+    async def _touch(self, queue: str, *, at: datetime) -> None:
+        # signals: a queue exists from before its first job on
+        await self._store.calls.run(
+            "note the queue",
+            lambda: self._store.signals.update_one({"_id": queue}, {"$max": {"usedAt": at}}, upsert=True),
+        )
+
+    async def _send(self) -> None:
+        while self._unsent:
+            unsent, self._unsent = self._unsent, {}
+            for queue, at in unsent.items():
+                await self._signal(queue, at=at)
+            await asyncio.sleep(SIGNAL_SECONDS)
+
+    async def _signal(self, queue: str, *, at: datetime) -> None:
+        # signals: tell other processes, as far as one node
+        update = {"$max": {"usedAt": at}, "$inc": {"n": 1}}
+        try:
+            await self._store.calls.run(
+                "signal",
+                lambda: self._store.hasty_signals.update_one({"_id": queue}, update, upsert=True),
+                seconds=CLIENT_SECONDS,
+            )
+        except Unavailable as error:
+            log.debug("signal lost", queue=queue, reason=str(error))
+
+    async def _open(self) -> Any:
+        # signals: what changes from now on; no resume, since polling goes on anyway
+        pipeline: Sequence[Mapping[str, Any]] = [{"$match": {"operationType": {"$in": ["insert", "update"]}}}]
+        try:
+            return await settled(self._store.signals.watch(pipeline, max_await_time_ms=AWAIT_MILLISECONDS))
+        except PyMongoError as error:
+            raise unavailable("watch the signals", error) from error
+
+    async def _unused(self, since: datetime) -> Sequence[str]:
+        # read: queues that nobody used since then
+        found = await self._store.calls.run(
+            "read the queues", lambda: self._store.signals.find({"usedAt": {"$lt": since}}).to_list(None)
+        )
+        return [document["_id"] for document in found]
+
+    async def _holds_jobs(self, queue: str) -> bool:
+        unfinished = (Status.PENDING, Status.SCHEDULED, Status.PROCESSING)
+        found = [await self._find_one(queue, status) for status in unfinished]
+        return any(found)
+
+    async def _find_one(self, queue: str, status: Status) -> bool:
+        # read: whether this queue has a job in this state
+        query = {"queue": queue, "status": status.value}
+        found = await self._store.calls.run(
+            "look into a queue",
+            lambda: self._store.jobs.find_one(query, {"_id": 1}),
+            seconds=MAINTENANCE_SECONDS,
+        )
+        return found is not None
+
+    async def _forget(self, queue: str, *, unused_since: datetime) -> int:
+        # signals: gone, only while still unused: whoever brings a job touches the queue first
+        query = {"_id": queue, "usedAt": {"$lt": unused_since}}
+        result = await self._store.calls.run("forget a queue", lambda: self._store.signals.delete_one(query))
+        self._touched.pop(queue, None)
+        return result.deleted_count
+
+    async def _count(self) -> Sequence[QueueCount]:
+        names = await self.known()
+        pending = await self._group({"queue": {"$in": names}, "status": Status.PENDING.value}, indexes.CLAIM)
+        others = {"status": {"$in": [Status.SCHEDULED.value, Status.PROCESSING.value]}}
+        rows = {(row["_id"]["queue"], row["_id"]["status"]): row for row in pending}
+        rows |= {
+            (row["_id"].get("queue"), row["_id"]["status"]): row
+            for row in await self._group(others, indexes.STATUS_NEWEST)
+        }
+        return [_queue_count(name, rows) for name in names]
+
+    async def _group(self, match: Mapping[str, Any], index: str) -> Sequence[Mapping[str, Any]]:
+        # read: count and oldest of each queue and state
+        pipeline: Sequence[Mapping[str, Any]] = [
+            {"$match": match},
+            {
+                "$group": {
+                    "_id": {"queue": "$queue", "status": "$status"},
+                    "count": {"$sum": 1},
+                    "oldest": {"$min": "$runAt"},
+                }
+            },
+        ]
+
+        async def aggregate(hint: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+            cursor = await settled(self._store.jobs.aggregate(pipeline, **hint))
+            rows: Sequence[Mapping[str, Any]] = await cursor.to_list(None)
+            return rows
+
+        return await self._store.hinted("count the queues", index, aggregate)
+
+
+def _queue_count(name: str, rows: Mapping[tuple[Any, Any], Mapping[str, Any]]) -> QueueCount:
+    def count(status: Status) -> int:
+        row = rows.get((name, status.value))
+        return int(row["count"]) if row is not None else 0
+
+    pending = rows.get((name, Status.PENDING.value))
+    oldest = plain(pending["oldest"]) if pending is not None else None
+    return QueueCount(
+        name,
+        pending=count(Status.PENDING),
+        scheduled=count(Status.SCHEDULED),
+        processing=count(Status.PROCESSING),
+        oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
+    )
+
+
+async def _close(stream: Any, look: asyncio.Task[Any] | None) -> None:
+    if look is not None:
+        await asyncio.wait([look])
+    try:
+        await settled(stream.close())
+    except PyMongoError as error:
+        log.debug("stream not closed", error=type(error).__name__)
