@@ -141,7 +141,7 @@ class Wakeups:
         # signals: what changes from now on; no resume, since polling goes on anyway
         pipeline: Sequence[Mapping[str, Any]] = [{"$match": {"operationType": {"$in": ["insert", "update"]}}}]
         try:
-            return await settled(self._store.signals.watch(pipeline, max_await_time_ms=AWAIT_MILLISECONDS))
+            return await settled(self._store.watched_signals.watch(pipeline, max_await_time_ms=AWAIT_MILLISECONDS))
         except PyMongoError as error:
             raise unavailable("watch the signals", error) from error
 
