@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -113,6 +114,7 @@ class WorkerPool:
         self._claims_in_flight = 0
         self._doubtful: dict[LeaseId, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._context = contextvars.copy_context()
         self._pump_is_due = False
         self._stopping = False
         self._giving_up = False
@@ -369,7 +371,8 @@ class WorkerPool:
                     await asyncio.wait(self._tasks)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
+        # Not in the context of whichever request happened to bring the job.
+        task = asyncio.create_task(work, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._forget)
 

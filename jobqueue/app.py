@@ -1,0 +1,291 @@
+"""The composition root: builds everything from the settings, runs it, and takes it down in order.
+
+The only module that knows every other. Nothing connects at import.
+
+Stopping (SIGINT, SIGTERM), in this order: `/readyz` and every enqueue answer 503 while reads go on, and whoever
+waits for a job is answered; the pool claims nothing more, running jobs get the grace period, the rest is given
+back; group commits are flushed; sockets close; then the database connection. A second signal ends the process at
+once. Exit code 0, even when a thread of a task does not return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+import structlog
+from aiohttp import web
+
+from jobqueue import __version__
+from jobqueue.api.handlers import Limits
+from jobqueue.api.routes import build_api, build_health_api
+from jobqueue.clock import Identifiers, OffsetMeter, ServerClock
+from jobqueue.dispatch import Dispatcher, SignallingDispatcher
+from jobqueue.driver import connect, lease_store
+from jobqueue.errors import ConfigurationError, Unavailable
+from jobqueue.job import Claim, WorkerId
+from jobqueue.leases import Contact, LeaseKeeper, LeaseThread, Notice
+from jobqueue.maintenance import (
+    EMBEDDED_FINISHED_KEPT,
+    Adopter,
+    Duty,
+    Janitor,
+    Pruner,
+    Reaper,
+    Registrar,
+    Retention,
+    Stager,
+)
+from jobqueue.mongo import MongoJobRepository
+from jobqueue.repository import JobRepository, WorkerRecord
+from jobqueue.retry import BackoffPolicy
+from jobqueue.service import JobService
+from jobqueue.settings import Settings
+from jobqueue.tasks import Registry
+from jobqueue.waiting import Waiters
+from jobqueue.worker import PoolOptions, WorkerPool
+
+FLUSH_SECONDS = 8.0
+"""After the grace period: time for the last outcomes to be written."""
+FIRST_BEAT_SECONDS = 10.0
+KEEPALIVE_SECONDS = 75.0
+DEFAULT_PORT = 8080
+TICK_SECONDS = 5.0
+SHOWN_RUNNING = 100
+"""A worker's record names at most this many of the jobs it runs."""
+EXIT_AT_ONCE = 130
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is known once the process is up. `base_url` is None when it does not listen."""
+
+    base_url: str | None
+    mongodb_uri: str
+    simulate: bool
+
+
+async def run(
+    settings: Settings,
+    *,
+    http: bool,
+    workers: bool,
+    registry: Registry,
+    mongodb_uri: str,
+    simulate: bool,
+    on_ready: Callable[[Ready], None],
+) -> int:
+    """Run until a signal asks to stop; returns the exit code. `http` serves the whole API; without it only the
+    health routes are served, and only where a port is set.
+
+    Raises `Unavailable`, `SchemaConflict` or `ConfigurationError` when the start fails."""
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        engine = await Engine.start(settings, stack, registry=registry, mongodb_uri=mongodb_uri, workers=workers)
+        base_url = await _listen(settings, stack, engine, http=http)
+        log.info("started", url=base_url, worker_id=engine.worker_id, version=__version__)
+        on_ready(Ready(base_url, mongodb_uri, simulate))
+        await stop.wait()
+        log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+        await engine.drain(settings.shutdown_grace_seconds)
+    log.info("stopped")
+    return 0
+
+
+class Engine:
+    """Everything of this process but HTTP: the service, and the pool if it has workers."""
+
+    service: JobService
+
+    def __init__(self, settings: Settings, jobs: JobRepository, *, clock: ServerClock, mongodb_uri: str) -> None:
+        random, lease = Random(os.urandom(16)), timedelta(seconds=settings.lease_seconds)
+        self._settings, self._jobs, self.clock, self._random, self._lease = settings, jobs, clock, random, lease
+        self._identifiers = Identifiers(random)
+        self.worker_id = WorkerId(f"{socket.gethostname()}:{os.getpid()}:{self._identifiers.token()[:8]}")
+        self._keeper = LeaseKeeper(lease)
+        self._contact = Contact(longest_gap=lease.total_seconds() / 2)
+        self._lease_thread = LeaseThread(
+            self._keeper,
+            lambda: lease_store(settings, mongodb_uri),
+            lease=lease,
+            clock=clock,
+            meter=OffsetMeter(clock),
+            contact=self._contact,
+            notify=self._notify,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._waiters = Waiters(jobs)
+        self._pool: WorkerPool | None = None
+        self._background: list[asyncio.Task[None]] = []
+
+    @classmethod
+    async def start(
+        cls, settings: Settings, stack: AsyncExitStack, *, registry: Registry, mongodb_uri: str, workers: bool
+    ) -> Engine:
+        """Connect and begin. What was started is taken down when the stack unwinds."""
+        clock = ServerClock()
+        jobs = MongoJobRepository(
+            connect(settings, mongodb_uri), settings.database, claim_mode=settings.claim, clock=clock
+        )
+        stack.push_async_callback(jobs.aclose)
+        await jobs.prepare()
+        engine = cls(settings, jobs, clock=clock, mongodb_uri=mongodb_uri)
+        stack.push_async_callback(asyncio.to_thread, engine._lease_thread.stop)
+        await engine._begin_to_beat()
+        dispatcher = engine._build_pool(registry) if workers else SignallingDispatcher(jobs, clock)
+        engine.service = engine._build_service(dispatcher, registry)
+        stack.push_async_callback(engine._end_background)
+        return engine
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take no more work, finish or give back what is here, say goodbye."""
+        self.service.stop_accepting()
+        await self._end_background()
+        if self._pool is not None:
+            await self._pool.stop(grace_seconds=grace_seconds, flush_seconds=FLUSH_SECONDS)
+            with contextlib.suppress(Unavailable):
+                await self._jobs.farewell(self.worker_id)
+
+    async def _begin_to_beat(self) -> None:
+        self._lease_thread.start()
+        if not await asyncio.to_thread(self._lease_thread.wait_for_first_beat, FIRST_BEAT_SECONDS):
+            raise Unavailable("MongoDB answered, but not to the lease thread; see the log")
+
+    def _build_service(self, dispatcher: Dispatcher, registry: Registry) -> JobService:
+        def max_retries_of(job_type: str) -> int:
+            task = registry.find(job_type)
+            return task.max_retries if task is not None and task.max_retries else self._settings.max_retries
+
+        return JobService(
+            self._jobs,
+            dispatcher,
+            clock=self.clock,
+            identifiers=self._identifiers,
+            waiters=self._waiters,
+            max_retries_of=max_retries_of,
+        )
+
+    def _build_pool(self, registry: Registry) -> WorkerPool:
+        settings, clock, random = self._settings, self.clock, self._random
+        self._pool = pool = WorkerPool(
+            self._jobs,
+            registry,
+            self._keeper,
+            options=PoolOptions(
+                slots=settings.workers,
+                queue_size=settings.queue_size,
+                queues=settings.queues,
+                poll_seconds=settings.poll_seconds,
+                lease=self._lease,
+                timeout_seconds=settings.timeout_seconds,
+                backoff=BackoffPolicy(settings.backoff_base_seconds, settings.backoff_max_seconds),
+            ),
+            worker_id=self.worker_id,
+            clock=clock,
+            identifiers=self._identifiers,
+            random=random,
+            on_finished=self._waiters.finished,
+            on_scheduled=lambda due: stager.wake_at(due),
+        )
+        stager = Stager(self._jobs, pool, poll_seconds=settings.poll_seconds, clock=clock, random=random)
+        self._begin(pool.poller.run(), self._tick_for_leases(), *(duty.run() for duty in self._duties(pool, stager)))
+        return pool
+
+    def _duties(self, pool: WorkerPool, stager: Stager) -> list[Duty]:
+        jobs, clock, random = self._jobs, self.clock, self._random
+        started_at = clock.now()
+
+        def describe() -> WorkerRecord:
+            return WorkerRecord(
+                id=self.worker_id,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=__version__,
+                queues=list(self._settings.queues),
+                slots=self._settings.workers,
+                running=[claim.job_id for claim in pool.running[:SHOWN_RUNNING]],
+                started_at=started_at,
+                heartbeat_at=clock.now(),
+            )
+
+        return [
+            stager,
+            Reaper(jobs, pool, contact=self._contact, lease=self._lease, clock=clock, random=random),
+            Pruner(jobs, retention=self._retention(), clock=clock, random=random),
+            Adopter(jobs, pool, clock=clock, random=random),
+            Janitor(pool.release_orphans, random=random),
+            Registrar(jobs, describe, random=random),
+        ]
+
+    def _retention(self) -> Retention:
+        return Retention(
+            completed=timedelta(seconds=self._settings.retention_completed_seconds),
+            failed=timedelta(seconds=self._settings.retention_failed_seconds),
+            most=EMBEDDED_FINISHED_KEPT if self._jobs.features.embedded else None,
+        )
+
+    async def _tick_for_leases(self) -> None:
+        while True:
+            self._keeper.loop_ticked(self.clock.monotonic())
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _notify(self, notices: Sequence[tuple[Claim, Notice]]) -> None:
+        if self._pool is not None:
+            self._loop.call_soon_threadsafe(self._pool.notice, notices)
+
+    def _begin(self, *work: Coroutine[object, object, None]) -> None:
+        self._background += [asyncio.create_task(each) for each in work]
+
+    async def _end_background(self) -> None:
+        for task in self._background:
+            task.cancel()
+        for result in await asyncio.gather(*self._background, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("background work failed", exc_info=result)
+        self._background.clear()
+
+
+async def _listen(settings: Settings, stack: AsyncExitStack, engine: Engine, *, http: bool) -> str | None:
+    if not http and settings.port is None:
+        return None
+    runner = web.AppRunner(_api(settings, engine, http=http), access_log=None, keepalive_timeout=KEEPALIVE_SECONDS)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    port = DEFAULT_PORT if settings.port is None else settings.port
+    try:
+        await web.TCPSite(runner, settings.host, port).start()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigurationError(f"cannot listen on {settings.host}:{port} ({reason}); set JOBQUEUE_PORT") from error
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _api(settings: Settings, engine: Engine, *, http: bool) -> web.Application:
+    if not http:
+        return build_health_api(engine.service, clock=engine.clock)
+    limits = Limits(max_payload_bytes=settings.max_payload_bytes, max_bulk_bytes=settings.max_bulk_bytes)
+    return build_api(engine.service, clock=engine.clock, limits=limits)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(EXIT_AT_ONCE)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stop
