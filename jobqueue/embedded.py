@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
-import logging
+import re
 import shutil
 import socket
 import sys
@@ -44,8 +44,8 @@ READY_SECONDS = 120.0
 
 _LISTENS = "listening on"
 _LAST_LINES = 5
-_STACK = (" ", "Traceback")
-"""How the lines of a Python traceback begin that tell its users nothing."""
+_SMALL_TALK = re.compile(r"^ |^Traceback| INFO ")
+"""Lines that tell its users nothing: the stack of a Python traceback, and which files it read."""
 
 _GUARDIAN_AGAIN_SECONDS = 1.0
 
@@ -205,16 +205,15 @@ class EmbeddedServer:
         self._folder.write(ServerRecord(self._port, tuple(process for process in processes if process)))
 
     def _listen_to(self, line: str, ready: asyncio.Future[bool]) -> None:
-        if not line.startswith(_STACK):
+        if _LISTENS in line:
+            if ready.done():
+                log.info("embedded server listens again", port=self._port)
+            else:
+                ready.set_result(True)
+        elif not _SMALL_TALK.search(line):
             self._last_lines.append(line)
-        if _LISTENS not in line:
-            # Until it listens, what it says belongs into the one message that it does not start.
-            level = logging.WARNING if ready.done() and " INFO " not in line else logging.DEBUG
-            log.log(level, "embedded server says", line=line)
-        elif ready.done():
-            log.info("embedded server listens again", port=self._port)
-        else:
-            ready.set_result(True)
+            if ready.done():  # until then, what it says belongs into the message that it does not start
+                log.warning("embedded server says", line=line)
 
     def _obituary(self, engine: Engine) -> str:
         last_lines = "\n".join(f"  {line}" for line in self._last_lines) or "  (nothing)"

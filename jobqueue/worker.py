@@ -296,7 +296,8 @@ class WorkerPool:
             ending = Failed(ending.error)
         if await self._write(attempt.claim, lambda: self._record(attempt, ending)):
             log.info(f"job {VERBS[type(ending)]}", **attempt.log_fields(self._clock), **_error_fields(ending))
-            self._on_finished(attempt.job.id)
+            if isinstance(ending, Completed | Failed | Cancelled):
+                self._on_finished(attempt.job.id)
 
     async def _write(self, claim: Claim, write: Callable[[], Awaitable[None]]) -> bool:
         """Repeat a write until it is acknowledged (True), or refused because the lease is lost (False)."""

@@ -41,6 +41,7 @@ from jobqueue.api.schemas import (
     WaitQuery,
     WorkerView,
 )
+from jobqueue.api.server_log import server_log
 from jobqueue.clock import Clock
 from jobqueue.job import JobView
 from jobqueue.service import JobService
@@ -294,7 +295,7 @@ def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) 
         middlewares=[identify_requests(random or Random(os.urandom(16))), show_problems],
         client_max_size=api.limits.max_bulk_bytes,
         # Compressed bodies are refused with 415; aiohttp's own decoding would break the connection at a wrong one.
-        handler_args={"auto_decompress": False},
+        handler_args={"auto_decompress": False, "logger": server_log},
     )
     for route in routes:
         _add(app, route.method, route.path, route.bind(api))
