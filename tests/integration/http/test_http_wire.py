@@ -1,0 +1,149 @@
+"""Clients that do not speak HTTP well, or go away: the server outlives them all, and logs no error for any."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from structlog.testing import capture_logs
+
+from jobqueue.api import bodies
+
+Client = TestClient[web.Request, web.Application]
+HEAD = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@asynccontextmanager
+async def connection(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A bare connection to the server."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+NO_HTTP = {
+    "noise": bytes(range(256)) * 16,
+    "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
+    "a MongoDB message": b"\x3a\0\0\0\x01\0\0\0\0\0\0\0\xd4\x07\0\0" + b"\0" * 42,
+    "an unknown method": b"FROBNICATE / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an unknown version": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    "no path": b"GET HTTP/1.1\r\n\r\n",
+    "a header without a colon": b"GET /jobs HTTP/1.1\r\nHost x\r\n\r\n",
+    "a NUL in a header": b"GET /jobs HTTP/1.1\r\nHost: x\0y\r\n\r\n",
+    "an endless line": b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an endless header": b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    "very many headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
+    "a length that is no number": HEAD + b"Content-Length: many\r\n\r\n{}",
+    "a negative length": HEAD + b"Content-Length: -1\r\n\r\n{}",
+    "two lengths": HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "a length and chunks": HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "an unknown transfer encoding": HEAD + b"Transfer-Encoding: wat\r\n\r\n{}",
+    "a broken chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n{}\r\n0\r\n\r\n",
+    "an endless chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFF\r\n{}",
+}
+
+
+UNFINISHED = {
+    "nothing": b"",
+    "only line ends": b"\r\n" * 1000,
+    "half a request line": b"GET /jobs HT",
+    "half a header": b"GET /jobs HTTP/1.1\r\nHost",
+    "less than announced": HEAD + b'Content-Length: 100\r\n\r\n{"type": "a"',
+    "chunks without an end": HEAD + b'Transfer-Encoding: chunked\r\n\r\n4\r\n{"ty\r\n',
+}
+
+
+@pytest.mark.parametrize("sent", NO_HTTP.values(), ids=NO_HTTP.keys())
+async def test_what_is_no_http_is_refused_and_its_connection_closed(
+    client: Client, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="jobqueue.http"):
+        async with asyncio.timeout(30), connection(client) as (reader, writer):
+            writer.write(sent)
+            answer = await reader.read()
+
+    assert answer.split(b" ", 2)[1] == b"400"
+    assert b"Traceback" not in answer
+    assert {(record.levelname, record.exc_info) for record in caplog.records} <= {("INFO", None)}
+    assert (await client.post("/jobs", json={"type": "a"})).status == 201
+
+
+@pytest.mark.parametrize("sent", UNFINISHED.values(), ids=UNFINISHED.keys())
+async def test_a_client_that_stops_in_the_middle_ends_its_own_connection_and_no_other(
+    client: Client, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capture_logs() as logged:
+        async with asyncio.timeout(30), connection(client) as (reader, writer):
+            writer.write(sent)
+            writer.write_eof()
+            assert await reader.read() == b""
+
+    assert (logged, caplog.records) == ([], [])
+    assert (await client.post("/jobs", json={"type": "a"})).status == 201
+
+
+async def test_a_body_that_announces_too_much_is_refused_before_it_comes(client: Client) -> None:
+    async with asyncio.timeout(30), connection(client) as (reader, writer):
+        writer.write(HEAD + b"Content-Length: 99999999\r\n\r\n")
+
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413")
+
+
+async def test_a_body_in_chunks_is_counted_while_it_comes(client: Client) -> None:
+    async with asyncio.timeout(30), connection(client) as (reader, writer):
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        writer.write((b"4000\r\n" + b" " * 0x4000 + b"\r\n") * 5)
+
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413")
+
+
+async def test_a_body_that_does_not_come_in_time_is_given_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
+
+    async with asyncio.timeout(30), connection(client) as (reader, writer):
+        writer.write(HEAD + b'Content-Length: 100\r\n\r\n{"type"')
+        answer = await reader.readuntil(b"\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"application/problem+json" in answer
+
+
+async def test_many_clients_that_go_away_in_the_middle_leave_nothing_behind(client: Client) -> None:
+    with capture_logs() as logged:
+        for _ in range(50):
+            async with connection(client) as (_, writer):
+                writer.write(HEAD + b'Content-Length: 100\r\n\r\n{"type"')
+                await writer.drain()
+
+        assert (await client.post("/jobs", json={"type": "a"})).status == 201
+
+    assert logged == []
+
+
+async def test_requests_that_come_all_at_once_are_answered_in_their_order(client: Client) -> None:
+    def post(body: bytes) -> bytes:
+        return HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    last = b"GET /jobs/c HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    async with asyncio.timeout(30), connection(client) as (reader, writer):
+        writer.write(post(b'{"id": "b"}') + post(b'{"id"') + post(b'{"id": "c"}') + last)
+        answer = await reader.read()
+
+    statuses = [int(part.split(b" ", 1)[0]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [201, 400, 201, 200]
+
+
+async def test_the_path_may_be_a_whole_url_as_proxies_send_it(client: Client) -> None:
+    async with asyncio.timeout(30), connection(client) as (reader, writer):
+        writer.write(b"GET http://x/livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 200")
