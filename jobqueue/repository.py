@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jobqueue.errors import JobQueueError
 from jobqueue.job import (
@@ -96,6 +96,13 @@ class QueueCount:
     scheduled: int
     processing: int
     oldest_pending_at: datetime | None
+
+
+class Revision(NamedTuple):
+    """A job as of one of its moves: two that are equal show the same job, but for its lease."""
+
+    status: Status
+    updated_at: datetime
 
 
 class WorkerRecord(Document):
@@ -211,6 +218,19 @@ class JobRepository(Protocol):
 
     async def count(self, status: Status, *, limit: int) -> int:
         """How many jobs stand in `status`, counted up to `limit`."""
+        ...
+
+    async def count_by_status(self) -> Mapping[Status, int]:
+        """How many jobs stand in each state, all states named. Costs what it counts. The numbers are those of one
+        moment where the server has snapshot reads; elsewhere a job that moves meanwhile may be missed or doubled."""
+        ...
+
+    async def get_many(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        """These jobs by their ids; those that are not there are left out."""
+        ...
+
+    async def revisions(self, job_ids: Collection[str]) -> Mapping[str, Revision]:
+        """Where these jobs stand, and when each was last moved or showed progress; those gone are left out."""
         ...
 
     async def queues(self) -> Sequence[QueueCount]:

@@ -3,7 +3,7 @@
 Only the modules of this package and `driver.py` import a driver. `repository.py` is the way in; the subjects
 behind it: `documents` (document <-> Job), `moves` (filter and update of each move), `indexes`, `calls`
 (deadlines, errors), `store` (the collections, pinned), `inserts` and `outcomes` (group commits), `claims`,
-`pages`, `sweeps`, `adoption`, `wakeups` (queues and signals), `leases` (renewal from a thread).
+`pages`, `overview`, `sweeps`, `adoption`, `wakeups` (queues and signals), `leases` (renewal from a thread).
 """
 
 from jobqueue.mongo.repository import MongoJobRepository

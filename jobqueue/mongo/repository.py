@@ -30,6 +30,7 @@ from jobqueue.mongo.indexes import check_indexes, ensure_indexes
 from jobqueue.mongo.inserts import Inserts
 from jobqueue.mongo.moves import Filter, Update
 from jobqueue.mongo.outcomes import Outcomes
+from jobqueue.mongo.overview import Overview
 from jobqueue.mongo.pages import Pages
 from jobqueue.mongo.store import Client, Store
 from jobqueue.mongo.sweeps import Sweeps
@@ -42,6 +43,7 @@ from jobqueue.repository import (
     Promoted,
     QueueCount,
     Rescued,
+    Revision,
     Window,
     WorkerRecord,
 )
@@ -73,6 +75,7 @@ class MongoJobRepository:
         self._outcomes = Outcomes(self._store)
         self._claims = Claims(self._store, mode=claim_mode)
         self._pages = Pages(self._store, clock)
+        self._overview = Overview(self._store)
         self._sweeps = Sweeps(self._store)
         self._wakeups = Wakeups(self._store, clock)
         self._adoption = Adoption(self._store, identifiers or Identifiers())
@@ -120,6 +123,15 @@ class MongoJobRepository:
 
     async def count(self, status: Status, *, limit: int) -> int:
         return await self._pages.count(status, limit=limit)
+
+    async def count_by_status(self) -> Mapping[Status, int]:
+        return await self._overview.count_by_status()
+
+    async def get_many(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        return await self._overview.get_many(job_ids)
+
+    async def revisions(self, job_ids: Collection[str]) -> Mapping[str, Revision]:
+        return await self._overview.revisions(job_ids)
 
     async def queues(self) -> Sequence[QueueCount]:
         return await self._wakeups.counts()
