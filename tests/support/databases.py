@@ -21,8 +21,8 @@ class DatabaseProcess:
 
     def __init__(self, folder: Path, *, engine: str | None = None) -> None:
         self._folder = folder
-        self._engine = engine or os.environ.get("JOBQUEUE_TEST_EMBEDDED_SERVER", "python")
-        self.port = _free_port()
+        self._engine = engine
+        self.port = free_port()
 
     @property
     def uri(self) -> str:
@@ -39,10 +39,9 @@ class DatabaseProcess:
 
     async def start(self) -> None:
         """Start it and wait until it takes connections."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "empty.toml").touch()
+        command = server_command(self._folder, self.port, engine=self._engine)
         self._process = await asyncio.create_subprocess_exec(
-            *self._command(), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+            *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
         async with asyncio.timeout(START_SECONDS):
             while not await self._takes_connections():
@@ -58,13 +57,6 @@ class DatabaseProcess:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def _command(self) -> list[str]:
-        options = ["--config", str(self._folder / "empty.toml"), "--host", "127.0.0.1", "--port", str(self.port)]
-        options += ["--storage-path", str(self._folder / "data"), "--cache-size", "256M", "--log-level", "WARNING"]
-        if self._engine == "rust":
-            return ["secantusd-rs", *options, "--sync-on-commit"]
-        return [sys.executable, "-P", "-m", "secantus", *options]
-
     async def _takes_connections(self) -> bool:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -72,6 +64,17 @@ class DatabaseProcess:
             return False
         writer.close()
         return True
+
+
+def server_command(folder: Path, port: int, *, engine: str | None = None) -> list[str]:
+    """What to run for a server with its data in `folder`, which is made. The engine is `python` unless set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "empty.toml").touch()
+    options = ["--config", str(folder / "empty.toml"), "--host", "127.0.0.1", "--port", str(port)]
+    options += ["--storage-path", str(folder / "data"), "--cache-size", "256M", "--log-level", "WARNING"]
+    if (engine or os.environ.get("JOBQUEUE_TEST_EMBEDDED_SERVER", "python")) == "rust":
+        return ["secantusd-rs", *options, "--sync-on-commit"]
+    return [sys.executable, "-P", "-m", "secantus", *options]
 
 
 def missing_server() -> str | None:
@@ -82,7 +85,7 @@ def missing_server() -> str | None:
     return None if importlib.util.find_spec("secantus") else "the extra `embedded` is not installed"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

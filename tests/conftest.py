@@ -1,0 +1,50 @@
+"""One embedded server for the whole run, and a database with a name of its own for each test."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from databases import START_SECONDS, free_port, missing_server, server_command
+from pymongo import MongoClient
+
+
+@pytest.fixture(scope="session")
+def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the embedded server of this run listens (JOBQUEUE_TEST_EMBEDDED_SERVER=rust takes the other build)."""
+    if reason := missing_server():
+        pytest.skip(reason)
+    port = free_port()
+    command = server_command(tmp_path_factory.mktemp("server"), port)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for_connections(server, port)
+            yield f"mongodb://127.0.0.1:{port}/?retryWrites=false&journal=true"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def database_name(server_uri: str) -> Iterator[str]:
+    """A database of the embedded server that nobody else uses, gone after the test."""
+    name = f"test-{uuid4().hex}"
+    yield name
+    with MongoClient[dict[str, object]](server_uri) as client:
+        client.drop_database(name)
+
+
+def _wait_for_connections(server: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert server.poll() is None, f"the database server ended with {server.returncode}"
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"the database server takes no connections within {START_SECONDS} s")
