@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from memory_jobs import MemoryJobs
 
 from jobqueue.service import JobService
-
-if TYPE_CHECKING:
-    from tests.integration.http.conftest import MemoryJobs
 
 Client = TestClient[web.Request, web.Application]
 NDJSON = {"Content-Type": "application/x-ndjson"}

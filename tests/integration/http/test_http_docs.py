@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiohttp import hdrs, web
 from aiohttp.test_utils import TestClient
+from memory_jobs import MemoryJobs
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from yarl import URL
@@ -17,9 +18,6 @@ from jobqueue import __version__
 from jobqueue.api.routes import PAGES, ROUTES
 from jobqueue.job import Lease, LeaseId, Status, WorkerId
 from jobqueue.repository import WorkerRecord
-
-if TYPE_CHECKING:
-    from tests.integration.http.conftest import MemoryJobs
 
 Client = TestClient[web.Request, web.Application]
 Document = dict[str, Any]

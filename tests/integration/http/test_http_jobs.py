@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from memory_jobs import MemoryJobs, ObservedWaiters, SilentDispatcher
 
 from jobqueue.job import Lease, LeaseId, Status, WorkerId
 from jobqueue.service import JobService
-
-if TYPE_CHECKING:
-    from tests.integration.http.conftest import MemoryJobs, ObservedWaiters, SilentDispatcher
 
 Client = TestClient[web.Request, web.Application]
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from memory_jobs import MemoryJobs
 from yarl import URL
 
 from jobqueue.api.answers import MAX_PAGE_BYTES
 from jobqueue.job import Status
 from jobqueue.repository import WorkerRecord
-
-if TYPE_CHECKING:
-    from tests.integration.http.conftest import MemoryJobs
 
 Client = TestClient[web.Request, web.Application]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from memory_jobs import MemoryJobs
 from yarl import URL
 
 import jobqueue.errors
@@ -24,9 +25,6 @@ from jobqueue.errors import (
     Unavailable,
 )
 from jobqueue.service import JobService
-
-if TYPE_CHECKING:
-    from tests.integration.http.conftest import MemoryJobs
 
 Client = TestClient[web.Request, web.Application]
 MEMBERS = {"type", "title", "status", "detail", "instance"}

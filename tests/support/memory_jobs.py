@@ -1,0 +1,150 @@
+"""A store in memory: only what the HTTP layer needs to be seen working, and ways to break it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jobqueue.errors import DuplicateJob, IllegalMove, JobNotFound, JobQueueError
+from jobqueue.job import FINISHED, WAITING, Candidate, Job, JobId, Status
+from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, WorkerRecord
+from jobqueue.waiting import Waiters
+
+
+class MemoryJobs:
+    """Jobs in a dict. `broken` is raised by whatever is asked next and later, while it is set."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.broken: Exception | None = None
+        self.live_workers: list[WorkerRecord] = []
+
+    def put(self, job_id: str, **changes: Any) -> Job:
+        """Make a job look as if the engine had moved it."""
+        self.jobs[job_id] = self.jobs[job_id].model_copy(update=changes)
+        return self.jobs[job_id]
+
+    async def insert(self, job: Job) -> Job:
+        self._fail_when_broken()
+        if job.id in self.jobs:
+            raise DuplicateJob("id", job.id, existing=self.jobs[job.id])
+        self.jobs[job.id] = job
+        return job
+
+    async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
+        answers: list[Job | JobQueueError] = []
+        for job in jobs:
+            try:
+                answers.append(await self.insert(job))
+            except JobQueueError as error:
+                answers.append(error)
+        return answers
+
+    async def get(self, job_id: str) -> Job:
+        self._fail_when_broken()
+        if job_id not in self.jobs:
+            raise JobNotFound(job_id)
+        return self.jobs[job_id]
+
+    async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
+        return {job_id: self.jobs[job_id].status for job_id in job_ids if job_id in self.jobs}
+
+    async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
+        self._fail_when_broken()
+        found = [job for job in self._newest_first(which) if before is None or job.seq < before]
+        return Page(found[:limit], found[limit - 1].seq if len(found) > limit else None)
+
+    async def count(self, status: Status, *, limit: int) -> int:
+        return min(limit, sum(job.status is status for job in self.jobs.values()))
+
+    async def queues(self) -> Sequence[QueueCount]:
+        self._fail_when_broken()
+        return [self._count_queue(name) for name in sorted({job.queue for job in self.jobs.values()})]
+
+    async def cancel(self, job_id: str, *, at: datetime) -> Job:
+        job = await self.get(job_id)
+        if job.status in FINISHED:
+            raise IllegalMove(job_id, "cancel", job.status)
+        if job.status in WAITING:
+            return self.put(job_id, status=Status.CANCELLED, finished_at=at)
+        return self.put(job_id, cancel_requested_at=job.cancel_requested_at or at)
+
+    async def redrive(self, job_id: str, *, at: datetime) -> Job:
+        job = await self.get(job_id)
+        if job.status not in (Status.FAILED, Status.CANCELLED):
+            raise IllegalMove(job_id, "redrive", job.status)
+        return self.put(job_id, status=Status.PENDING, retry_count=0, run_at=at, redrives=(job.redrives or 0) + 1)
+
+    async def redrive_many(self, which: JobFilter, *, at: datetime, limit: int) -> Sequence[Candidate]:
+        return [Candidate.of(await self.redrive(job.id, at=at)) for job in self._newest_first(which)[:limit]]
+
+    async def delete(self, job_id: str) -> None:
+        job = await self.get(job_id)
+        if job.status is Status.PROCESSING:
+            raise IllegalMove(job_id, "delete", job.status)
+        del self.jobs[job_id]
+
+    async def workers(self, *, since: datetime) -> Sequence[WorkerRecord]:
+        return self.live_workers
+
+    async def check(self) -> None:
+        self._fail_when_broken()
+
+    def _fail_when_broken(self) -> None:
+        if self.broken is not None:
+            raise self.broken
+
+    def _newest_first(self, which: JobFilter) -> Sequence[Job]:
+        jobs = sorted(self.jobs.values(), key=lambda job: -job.seq)
+        return [job for job in jobs if _matches(job, which)]
+
+    def _count_queue(self, name: str) -> QueueCount:
+        jobs = [job for job in self.jobs.values() if job.queue == name]
+        pending = [job.run_at for job in jobs if job.status is Status.PENDING]
+        return QueueCount(
+            name=name,
+            pending=len(pending),
+            scheduled=sum(job.status is Status.SCHEDULED for job in jobs),
+            processing=sum(job.status is Status.PROCESSING for job in jobs),
+            oldest_pending_at=min(pending, default=None),
+        )
+
+
+def _matches(job: Job, which: JobFilter) -> bool:
+    wanted = {"status": which.status, "type": which.type, "queue": which.queue}
+    return (
+        all(value is None or getattr(job, name) == value for name, value in wanted.items())
+        and (which.tag is None or which.tag in (job.tags or ()))
+        and (which.created_after is None or job.created_at > which.created_after)
+        and (which.created_before is None or job.created_at < which.created_before)
+    )
+
+
+class SilentDispatcher:
+    """Takes everything and runs nothing; remembers what it was asked to stop."""
+
+    def __init__(self) -> None:
+        self.interrupted: list[JobId] = []
+
+    def offer(self, jobs: Sequence[Job]) -> None:
+        pass
+
+    def offer_candidates(self, candidates: Sequence[Candidate]) -> None:
+        pass
+
+    def interrupt(self, job_id: JobId) -> None:
+        self.interrupted.append(job_id)
+
+
+class ObservedWaiters(Waiters):
+    """Tells when somebody begins to wait."""
+
+    def __init__(self, jobs: JobRepository) -> None:
+        super().__init__(jobs)
+        self.somebody_waits = asyncio.Event()
+
+    async def wait(self, job_id: JobId, *, seconds: float) -> None:
+        self.somebody_waits.set()
+        await super().wait(job_id, seconds=seconds)
