@@ -45,7 +45,7 @@ from jobqueue.maintenance import (
     Stager,
 )
 from jobqueue.mongo import MongoJobRepository
-from jobqueue.repository import JobRepository, WorkerRecord
+from jobqueue.repository import JobRepository, LeaseStore, WorkerRecord
 from jobqueue.retry import BackoffPolicy
 from jobqueue.service import JobService
 from jobqueue.settings import Settings
@@ -107,8 +107,17 @@ class Engine:
 
     service: JobService
 
-    def __init__(self, settings: Settings, jobs: JobRepository, *, clock: ServerClock, mongodb_uri: str) -> None:
-        random, lease = Random(os.urandom(16)), timedelta(seconds=settings.lease_seconds)
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: JobRepository,
+        *,
+        clock: ServerClock,
+        random: Random,
+        connect_leases: Callable[[], LeaseStore],
+    ) -> None:
+        """`connect_leases` is called in the lease thread, for a connection of its own."""
+        lease = timedelta(seconds=settings.lease_seconds)
         self._settings, self._jobs, self.clock, self._random, self._lease = settings, jobs, clock, random, lease
         self._identifiers = Identifiers(random)
         self.worker_id = WorkerId(f"{socket.gethostname()}:{os.getpid()}:{self._identifiers.token()[:8]}")
@@ -116,7 +125,7 @@ class Engine:
         self._contact = Contact(longest_gap=lease.total_seconds() / 2)
         self._lease_thread = LeaseThread(
             self._keeper,
-            lambda: lease_store(settings, mongodb_uri),
+            connect_leases,
             lease=lease,
             clock=clock,
             meter=OffsetMeter(clock),
@@ -132,20 +141,26 @@ class Engine:
     async def start(
         cls, settings: Settings, stack: AsyncExitStack, *, registry: Registry, mongodb_uri: str, workers: bool
     ) -> Engine:
-        """Connect and begin. What was started is taken down when the stack unwinds."""
-        clock = ServerClock()
+        """Connect to the database of this URI and begin. What was started is taken down when the stack unwinds."""
+        clock, random = ServerClock(), Random(os.urandom(16))
         jobs = MongoJobRepository(
             connect(settings, mongodb_uri), settings.database, claim_mode=settings.claim, clock=clock
         )
-        stack.push_async_callback(jobs.aclose)
-        await jobs.prepare()
-        engine = cls(settings, jobs, clock=clock, mongodb_uri=mongodb_uri)
-        stack.push_async_callback(asyncio.to_thread, engine._lease_thread.stop)
-        await engine._begin_to_beat()
-        dispatcher = engine._build_pool(registry) if workers else SignallingDispatcher(jobs, clock)
-        engine.service = engine._build_service(dispatcher, registry)
-        stack.push_async_callback(engine._end_background)
+        engine = cls(
+            settings, jobs, clock=clock, random=random, connect_leases=lambda: lease_store(settings, mongodb_uri)
+        )
+        await engine.begin(stack, registry=registry, workers=workers)
         return engine
+
+    async def begin(self, stack: AsyncExitStack, *, registry: Registry, workers: bool) -> None:
+        """Begin to work on the store that this engine was given."""
+        stack.push_async_callback(self._jobs.aclose)
+        await self._jobs.prepare()
+        stack.push_async_callback(self._end_beating)
+        await self._begin_to_beat()
+        dispatcher = self._build_pool(registry) if workers else SignallingDispatcher(self._jobs, self.clock)
+        self.service = self._build_service(dispatcher, registry)
+        stack.push_async_callback(self._end_background)
 
     async def drain(self, grace_seconds: float) -> None:
         """Take no more work, finish or give back what is here, say goodbye."""
@@ -160,6 +175,9 @@ class Engine:
         self._lease_thread.start()
         if not await asyncio.to_thread(self._lease_thread.wait_for_first_beat, FIRST_BEAT_SECONDS):
             raise Unavailable("MongoDB answered, but not to the lease thread; see the log")
+
+    async def _end_beating(self) -> None:
+        await asyncio.to_thread(self._lease_thread.stop)
 
     def _build_service(self, dispatcher: Dispatcher, registry: Registry) -> JobService:
         def max_retries_of(job_type: str) -> int:

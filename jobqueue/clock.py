@@ -40,8 +40,11 @@ class Clock(Protocol):
 class ServerClock:
     """The local clock, corrected to the server's. Safe to use from several threads."""
 
-    def __init__(self, *, local: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, *, local: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._local = local
+        self._monotonic = monotonic
         self._offset = timedelta(0)
         self._latest = datetime.fromtimestamp(0, UTC)
         self._lock = threading.Lock()
@@ -60,7 +63,7 @@ class ServerClock:
 
     def monotonic(self) -> float:
         """Seconds since some moment in the past."""
-        return time.monotonic()
+        return self._monotonic()
 
     def local_now(self) -> datetime:
         """This machine's own time."""

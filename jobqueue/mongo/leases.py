@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,8 +30,15 @@ MAX_IDS = 1_000
 class MongoLeaseStore:
     """`LeaseStore` on a client of its own, whose time-outs are the client's."""
 
-    def __init__(self, client: MongoClient[dict[str, Any]], database_name: str) -> None:
+    def __init__(
+        self,
+        client: MongoClient[dict[str, Any]],
+        database_name: str,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
+        self._monotonic = monotonic
         self._jobs = client[database_name].get_collection(
             "jobs",
             write_concern=DURABLE,
@@ -42,12 +49,12 @@ class MongoLeaseStore:
 
     def hello(self) -> ServerHello:
         """The primary's clock. Raises `Unavailable`."""
-        started = time.monotonic()
+        started = self._monotonic()
         try:
             answer = self._client.admin.command("hello", read_preference=ReadPreference.PRIMARY)
         except PyMongoError as error:
             raise unavailable("reach MongoDB", error) from error
-        round_trip_seconds = time.monotonic() - started
+        round_trip_seconds = self._monotonic() - started
         self._features = self._features or features_of(answer, {})
         return ServerHello(plain(answer["localTime"]), round_trip_seconds, _identity(answer))
 
