@@ -14,7 +14,7 @@ import structlog
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, LeaseId, Status
+from jobqueue.job import EPOCH, AttemptError, Candidate, Claim, Job, JobId, LeaseId, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.documents import Unreadable, plain, read_candidate, whole
@@ -37,12 +37,13 @@ class Sweeps:
         self._store = store
 
     async def promote(self, *, now: datetime, limit: int) -> Promoted:
-        """scheduled -> pending for what is due."""
+        """scheduled -> pending for what is due. After a batch the next look is due at once: it tells what is left."""
+        next_due = await self._next_due()
+        if next_due is None or next_due > now:
+            return Promoted([], next_due)
         due = await self._find_due(before=now + TICK, limit=limit)
-        if due:
-            await self._promote([document["_id"] for document in due], now=now)
-        next_due = now if len(due) >= limit else await self._next_due(now)
-        return Promoted(readable_candidates(due), next_due)
+        await self._promote([document["_id"] for document in due], now=now)
+        return Promoted(readable_candidates(due), now)
 
     async def rescue(self, *, cutoff: datetime, at: datetime, limit: int) -> Rescued:
         """processing -> pending, failed or cancelled where the lease seen expired before `cutoff`.
@@ -104,9 +105,9 @@ class Sweeps:
             "look for due jobs", indexes.DUE, query, CANDIDATE_FIELDS, [("runAt", 1)], min(limit, MAX_IDS)
         )
 
-    async def _next_due(self, now: datetime) -> datetime | None:
-        # read: when the next scheduled job is due
-        query = {"status": Status.SCHEDULED.value, "runAt": {"$gte": now + TICK}}
+    async def _next_due(self) -> datetime | None:
+        # read: when the first of the scheduled jobs is due; all that an idle look costs
+        query = {"status": Status.SCHEDULED.value, "runAt": {"$gte": EPOCH}}
         found = await self._find("look for due jobs", indexes.DUE, query, {"_id": 0, "runAt": 1}, [("runAt", 1)], 1)
         due = plain(found[0]["runAt"]) if found else None
         return due if isinstance(due, datetime) else None
