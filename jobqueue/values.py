@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from itertools import islice
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -30,8 +31,8 @@ INT64 = range(-(2**63), 2**63)
 LONGEST_INT64 = len(str(INT64[0]))
 BEYOND_INT64 = 2**63
 
-Path: TypeAlias = "tuple[Path, str | int] | None"
-"""Where a value is, from the inside out; None is the root. Only rendered when there is a problem to show."""
+Path: TypeAlias = "tuple[Path | None, str | int]"
+"""Where a value is, from the inside out; the root is under None. Only rendered when there is a problem to show."""
 
 
 def check_value(value: Any, *, pointer: str = "", max_depth: int = MAX_DEPTH) -> list[FieldProblem]:
@@ -39,18 +40,8 @@ def check_value(value: Any, *, pointer: str = "", max_depth: int = MAX_DEPTH) ->
 
     Takes any object whatever. `pointer` is where the value itself stands, `max_depth` is for what wraps a value.
     Stops after `MAX_PROBLEMS`."""
-    defects: list[tuple[Path, str]] = []
-    containers: list[tuple[Path, Any, int]] = []
-    _look_at(None, value, 1, containers, defects)
-    while containers and len(defects) < MAX_PROBLEMS:
-        path, container, depth = containers.pop()
-        if depth > max_depth:
-            defects.append((path, TOO_DEEP))
-        elif isinstance(container, dict):
-            _look_into_object(path, container, depth, containers, defects)
-        else:
-            _look_into_array(path, container, depth, containers, defects)
-    return [FieldProblem(pointer + render_pointer(path), detail) for path, detail in defects[:MAX_PROBLEMS]]
+    found = islice(_defects(value, max_depth), MAX_PROBLEMS)
+    return [FieldProblem(pointer + render_pointer(path), detail) for path, detail in found]
 
 
 def decode_json(body: bytes) -> JsonValue:
@@ -70,9 +61,10 @@ def decode_json(body: bytes) -> JsonValue:
 def render_pointer(path: Path) -> str:
     """Write a path as an RFC 6901 JSON pointer."""
     parts = []
-    while path is not None:
-        path, key = path
+    above, key = path
+    while above is not None:
         parts.append("/" + escape_pointer(str(key)))
+        above, key = above
     return "".join(reversed(parts))
 
 
@@ -81,59 +73,47 @@ def escape_pointer(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-def _look_into_object(
-    path: Path,
-    members: dict[Any, Any],
-    depth: int,
-    containers: list[tuple[Path, Any, int]],
-    defects: list[tuple[Path, str]],
-) -> None:
-    if type(members) is _RepeatedKeys:
-        defects.extend(((path, key), "is there more than once") for key in members.repeated)
-    for key, child in members.items():
-        if type(key) is not str or not key.isascii() or "\0" in key:
-            defects.extend(((path, key), detail) for detail in _key_defects(key))
-        if type(child) not in _HARMLESS:
-            _look_at((path, key), child, depth + 1, containers, defects)
+def _defects(value: Any, max_depth: int) -> Iterator[tuple[Path, str]]:
+    # Depth first with an iterator a level: whoever sends millions of values pays with none of our memory.
+    levels: list[tuple[Path | None, Iterator[tuple[str | int, Any]]]] = [(None, iter([("", value)]))]
+    while levels:
+        above, children = levels[-1]
+        for key, child in children:
+            if isinstance(child, str):
+                if not child.isascii() and not _is_well_formed(child):
+                    yield (above, key), "has half of a surrogate pair, which is no character"
+            elif isinstance(child, int):
+                if child not in INT64:
+                    yield (above, key), "is an integer beyond 64 bits; send it as a string"
+            elif isinstance(child, float):
+                if not isfinite(child):
+                    yield (above, key), "is not a finite number that fits into 64 bits"
+            elif isinstance(child, dict | list | tuple):
+                path = (above, key)
+                if len(levels) > max_depth:
+                    yield path, TOO_DEEP
+                    continue
+                if isinstance(child, dict):
+                    yield from _key_defects(path, child)
+                levels.append((path, iter(child.items() if isinstance(child, dict) else enumerate(child))))
+                break
+            elif child is not None:
+                yield (above, key), f"is of type {type(child).__name__}, which is no JSON value"
+        else:
+            levels.pop()
 
 
-def _look_into_array(
-    path: Path,
-    items: Iterable[Any],
-    depth: int,
-    containers: list[tuple[Path, Any, int]],
-    defects: list[tuple[Path, str]],
-) -> None:
-    for index, child in enumerate(items):
-        if type(child) not in _HARMLESS:
-            _look_at((path, index), child, depth + 1, containers, defects)
-
-
-def _look_at(
-    path: Path, value: Any, depth: int, containers: list[tuple[Path, Any, int]], defects: list[tuple[Path, str]]
-) -> None:
-    if isinstance(value, str):
-        if not value.isascii() and not _is_well_formed(value):
-            defects.append((path, "has half of a surrogate pair, which is no character"))
-    elif isinstance(value, int):
-        if value not in INT64:
-            defects.append((path, "is an integer beyond 64 bits; send it as a string"))
-    elif isinstance(value, float):
-        if not isfinite(value):
-            defects.append((path, "is not a finite number that fits into 64 bits"))
-    elif isinstance(value, dict | list | tuple):
-        containers.append((path, value, depth))
-    elif value is not None:
-        defects.append((path, f"is of type {type(value).__name__}, which is no JSON value"))
-
-
-def _key_defects(key: object) -> Iterable[str]:
-    if not isinstance(key, str):
-        yield f"has a key of type {type(key).__name__}; keys are strings"
-    elif "\0" in key:
-        yield "has a NUL character in its name"
-    elif not _is_well_formed(key):
-        yield "has half of a surrogate pair in its name"
+def _key_defects(path: Path, members: dict[Any, Any]) -> Iterator[tuple[Path, str]]:
+    if isinstance(members, _RepeatedKeys):
+        for key in members.repeated:
+            yield (path, key), "is there more than once"
+    for key in members:
+        if not isinstance(key, str):
+            yield path, f"has a key of type {type(key).__name__}; keys are strings"
+        elif "\0" in key:
+            yield (path, key), "has a NUL character in its name"
+        elif not key.isascii() and not _is_well_formed(key):
+            yield (path, key), "has half of a surrogate pair in its name"
 
 
 def _is_well_formed(text: str) -> bool:
@@ -142,9 +122,6 @@ def _is_well_formed(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-_HARMLESS = frozenset({bool, type(None)})
 
 
 class _RepeatedKeys(dict[str, Any]):

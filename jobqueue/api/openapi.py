@@ -83,7 +83,8 @@ def _operation(route: Described, schemas: _Schemas) -> dict[str, Any]:
         "tags": [route.tag],
         "summary": route.summary,
         "responses": {str(status): _reply(reply, schemas) for status, reply in route.replies.items()}
-        | {str(status): _problem(status, schemas) for status in route.problems},
+        | {str(status): _problem(status, schemas) for status in route.problems}
+        | {"default": _problem(500, schemas)},
     }
     parameters = [*_path_parameters(route), *_query_parameters(route)]
     if parameters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from aiohttp import web
@@ -15,10 +16,14 @@ Q = TypeVar("Q", bound=Input)
 
 def read_query(request: web.Request, model: type[Q]) -> Q:
     """The query parameters of a request. Raises `InvalidJob` that names every one that is wrong."""
-    given = request.query
-    repeated = [name for name in dict.fromkeys(given) if len(given.getall(name)) > 1]
-    problems = [FieldProblem(f"/{escape_pointer(name)}", "is there more than once") for name in repeated]
-    problems += check_value(dict(given))
+    given = dict(request.query)
+    problems = [*_repeated(request), *check_value(given)] if given else []
     if problems:
         raise InvalidJob(problems)
-    return model.read(dict(given))
+    return model.read(given)
+
+
+def _repeated(request: web.Request) -> Iterable[FieldProblem]:
+    for name in dict.fromkeys(request.query):
+        if len(request.query.getall(name)) > 1:
+            yield FieldProblem(f"/{escape_pointer(name)}", "is there more than once")

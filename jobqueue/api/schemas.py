@@ -192,7 +192,7 @@ class Input(BaseModel):
         try:
             model = cls.model_validate(given)
         except ValidationError as error:
-            problems = _joined(problems, [_field_problem(each, given) for each in _details(error)])
+            problems = _joined(problems, [_field_problem(each) for each in _details(error)])
         if problems:
             raise InvalidJob(problems[:MAX_PROBLEMS])
         return model
@@ -211,13 +211,14 @@ class Input(BaseModel):
 
 
 class Body(Input):
-    """Base of the JSON objects that clients send."""
+    """Base of the JSON objects that clients send. `wrapping` is how many levels it puts around a value."""
+
+    wrapping: ClassVar[int] = 1
 
     @classmethod
     def read(cls, given: Any) -> Self:
         """Validate a decoded body, which was not checked before in any way. Raises `InvalidJob`."""
-        # One level deeper than a value may be, since the body wraps the payload.
-        problems = check_value(given, max_depth=MAX_DEPTH + 1)
+        problems = check_value(given, max_depth=MAX_DEPTH + cls.wrapping)
         if not problems:
             return super().read(given)
         try:
@@ -453,14 +454,8 @@ def _details(error: ValidationError) -> Iterable[ErrorDetails]:
     return error.errors(include_url=False, include_context=False, include_input=False)
 
 
-def _field_problem(error: ErrorDetails, given: Any) -> FieldProblem:
-    steps = _as_sent(error["loc"], given)
+def _field_problem(error: ErrorDetails) -> FieldProblem:
+    # pydantic names a field as it was spelt in the input.
+    steps = error["loc"]
     detail = OWN_WORDS.get(error["type"]) or error["msg"].replace("Input should be", "must be")
     return FieldProblem("".join(f"/{escape_pointer(str(step))}" for step in steps), detail)
-
-
-def _as_sent(location: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
-    if not location or not isinstance(given, Mapping) or location[0] in given:
-        return location
-    snake = next((key for key in given if isinstance(key, str) and to_camel(key) == location[0]), location[0])
-    return (snake, *location[1:])

@@ -153,7 +153,7 @@ class Opaque:
         ({1, 2}, "", "is of type set, which is no JSON value"),
         (b"bytes", "", "is of type bytes, which is no JSON value"),
         ([Opaque()], "/0", "is of type Opaque, which is no JSON value"),
-        ({1: 2}, "/1", "has a key of type int; keys are strings"),
+        ({1: 2}, "", "has a key of type int; keys are strings"),
     ],
 )
 def test_anything_else_that_a_task_returns_is_a_problem_and_no_exception(value: Any, pointer: str, detail: str) -> None:
@@ -165,6 +165,19 @@ def test_a_value_that_contains_itself_is_too_deep() -> None:
     endless.append(endless)
 
     assert [problem.detail for problem in check_value(endless)] == ["is nested deeper than 64 levels"]
+
+
+def test_a_value_that_contains_itself_many_times_is_given_up_soon() -> None:
+    endless: list[Any] = []
+    endless.extend([endless] * 10)
+
+    assert len(check_value(endless)) == MAX_PROBLEMS
+
+
+def test_problems_come_in_the_order_of_the_text() -> None:
+    body = b'{"a": [NaN, {"b": NaN}], "c": {"d": NaN}, "e": NaN}'
+
+    assert [problem.pointer for problem in problems_of(body)] == ["/a/0", "/a/1/b", "/c/d", "/e"]
 
 
 def test_pointers_begin_where_the_value_stands() -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import structlog
 from aiohttp import web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 from memory_jobs import MemoryJobs
 from yarl import URL
 
 import jobqueue.errors
 from jobqueue.api.errors import TABLE
+from jobqueue.api.routes import build_health_api
+from jobqueue.clock import ServerClock
 from jobqueue.errors import (
     ConfigurationError,
     JobQueueError,
@@ -95,6 +97,17 @@ async def test_without_its_database_the_process_lives_but_is_not_ready(client: C
 
     jobs.broken = None
     assert (await client.get("/readyz")).status == 200
+
+
+async def test_a_process_without_the_api_still_shows_its_health(service: JobService, jobs: MemoryJobs) -> None:
+    app = build_health_api(service, clock=ServerClock())
+
+    async with TestClient(TestServer(app)) as client:
+        for path in ("/livez", "/readyz", "/healthz"):
+            assert (await client.get(path)).status == 200
+        jobs.broken = Unavailable("gone")
+        assert (await problem_of(await client.get("/readyz")))["status"] == 503
+        assert (await problem_of(await client.get("/jobs")))["status"] == 404
 
 
 async def test_an_unforeseen_error_is_500_logged_under_the_request_id_and_tells_nothing(
