@@ -76,13 +76,10 @@ class GroupCommit(Generic[Item, Answer]):
         """Answer for one item of `size` bytes. Raises what `flush` answered, `QueueFull`, `ShuttingDown`;
         after `seconds` without an answer `Undelivered`."""
         entry = self._enqueue(item, size)
-        try:
-            async with asyncio.timeout(seconds):
-                # Shielded: a caller who is cancelled must not cancel the future that the batch will settle.
-                answer = await asyncio.shield(entry.answer)
-        except TimeoutError:
-            self._withdraw(entry)
-            raise Undelivered(sent=entry.sent) from None
+        if seconds is None:
+            answer = await entry.answer
+        else:
+            answer = await self._answer_within(entry, seconds)
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -93,6 +90,14 @@ class GroupCommit(Generic[Item, Answer]):
         while self._line or self._in_flight:
             self._send_what_may_go()
             await asyncio.wait(self._in_flight)
+
+    async def _answer_within(self, entry: _Entry[Item, Answer], seconds: float) -> Answer | BaseException:
+        try:
+            async with asyncio.timeout(seconds):
+                return await entry.answer
+        except TimeoutError:
+            self._withdraw(entry)
+            raise Undelivered(sent=entry.sent) from None
 
     def _enqueue(self, item: Item, size: int) -> _Entry[Item, Answer]:
         if self._closed:
@@ -148,13 +153,18 @@ class GroupCommit(Generic[Item, Answer]):
     async def _answer(self, batch: list[_Entry[Item, Answer]]) -> None:
         answers = await self._flush([entry.item for entry in batch])
         for entry, answer in zip(batch, answers, strict=True):
-            entry.answer.set_result(answer)
+            _settle(entry.answer, answer)
 
     def _finished(self, task: asyncio.Task[None], batch: list[_Entry[Item, Answer]]) -> None:
         self._in_flight.discard(task)
         # A flush that broke still owes every caller an answer: nobody waits for ever.
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         for entry in batch:
-            if not entry.answer.done():
-                entry.answer.set_result(error or RuntimeError("the batch ended without an answer"))
+            _settle(entry.answer, error or RuntimeError("the batch ended without an answer"))
         self._send_what_may_go()
+
+
+def _settle(future: asyncio.Future[Answer | BaseException], answer: Answer | BaseException) -> None:
+    # Done already: it was answered, or its caller was cancelled and nobody waits for it any more.
+    if not future.done():
+        future.set_result(answer)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Protocol
 
-from jobqueue.job import JobId, LeaseId, to_milliseconds
+from jobqueue.job import EPOCH, JobId, LeaseId
 
 CLOCK_STEP = timedelta(seconds=1)
 """A correction larger than this is a step: worth a log line, and a new start for the reaper's patience."""
@@ -46,7 +46,8 @@ class ServerClock:
         self._local = local
         self._monotonic = monotonic
         self._offset = timedelta(0)
-        self._latest = datetime.fromtimestamp(0, UTC)
+        self._latest = EPOCH
+        self._latest_milliseconds = 0
         self._lock = threading.Lock()
 
     @property
@@ -56,9 +57,12 @@ class ServerClock:
 
     def now(self) -> datetime:
         """The server's time as far as this process knows it."""
-        reading = datetime.fromtimestamp(self._local(), UTC) + self._offset
+        milliseconds = int((self._local() + self._offset.total_seconds()) * 1000)
         with self._lock:
-            self._latest = max(self._latest, to_milliseconds(reading))
+            # Asked several times per job: a date is only made when the millisecond is a new one.
+            if milliseconds > self._latest_milliseconds:
+                self._latest_milliseconds = milliseconds
+                self._latest = EPOCH + timedelta(milliseconds=milliseconds)
             return self._latest
 
     def monotonic(self) -> float:

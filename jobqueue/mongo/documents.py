@@ -140,6 +140,8 @@ def error_document(error: AttemptError) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A field of ours as Python has it: aware times within Python's years, numbers without BSON's types."""
+    if type(value) in (str, int, bool):  # most of them; this runs for every field of every job that is read
+        return value
     if isinstance(value, datetime):
         return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
     if isinstance(value, DatetimeMS):
