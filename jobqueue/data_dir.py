@@ -4,7 +4,7 @@
     server.json         port and processes of the last start; the port is taken again where possible
     python/ or rust/    the data. The folder's name marks the build that made it: neither reads the other's files
 
-A process is known by its id *and* by when and as what it was started, so that a reused id is never taken for ours.
+A process is known by its id *and* by when it was started, so that a reused id is never taken for ours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ ENGINES: tuple[Engine, ...] = ("python", "rust")
 
 _PATIENCE_SECONDS = STOP_SECONDS + 5.0
 """A guardian that was left behind stops its server first, and may take `STOP_SECONDS` for that."""
+
+_LOCK_SECONDS = 2.0
+"""The kernel needs a moment to take down a process that was killed; until then the lock is not free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,24 +97,33 @@ class DataDir:
         used = (engine for engine in ENGINES if next(self.storage(engine).glob("*"), None))
         return next(used, None)
 
-    def lock(self) -> None:
+    async def lock(self) -> None:
         """Make the folder, and keep every other process from running a server in it until `unlock`."""
         with self._refusals():
             self.path.mkdir(parents=True, exist_ok=True)
             self.config_file.write_bytes(b"")
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 20).decode(errors="replace")
+            await self._acquire(descriptor)
+        except BaseException:
             os.close(descriptor)
-            raise ConfigurationError(
-                f"the data folder {self.path} is in use by process {holder or '(unknown)'}: stop that one, set"
-                " JOBQUEUE_DATA_DIR to another folder, or start `jobqueue api` or `jobqueue worker`, which join it"
-            ) from None
+            raise
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         self._lock = descriptor
+
+    async def _acquire(self, descriptor: int) -> None:
+        give_up_at = time.monotonic() + _LOCK_SECONDS
+        while True:
+            with suppress(BlockingIOError):
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.monotonic() > give_up_at:
+                holder = os.pread(descriptor, 20, 0).decode(errors="replace")
+                raise ConfigurationError(
+                    f"the data folder {self.path} is in use by process {holder}: stop that one, set JOBQUEUE_DATA_DIR"
+                    " to another folder, or start `jobqueue api` or `jobqueue worker`, which join it"
+                )
+            await asyncio.sleep(0.05)
 
     def unlock(self) -> None:
         """Let others use the folder. Does nothing when it is not locked."""
@@ -152,20 +164,24 @@ class DataDir:
 
 
 def identify(pid: int) -> str | None:
-    """When the process with this id was started and as what; None when there is none (or it is a zombie)."""
-    if not os.path.exists("/proc/self/stat"):
-        return _ask_ps(["-p", str(pid), "-ww", "-o", "lstart=,command="])
+    """When the process with this id was started; None when there is none, or only a zombie of it.
+
+    What it was started as is left out: between fork and the end of exec that changes."""
     try:
-        with open(f"/proc/{pid}/stat") as stat, open(f"/proc/{pid}/cmdline") as command_line:
-            # The name of the program, in parentheses, may hold anything. The start, in ticks, is the 20th field after.
-            started = stat.read().rpartition(")")[2].split()[19]
-            command = command_line.read().replace("\0", " ").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return _identify_by_ps(pid)
+    try:
+        # The name of the program, in parentheses, may hold anything. After it: the state first, the start as 20th.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return f"{started} {command}" if command else None
+    return None if fields[0] in "ZX" else f"{fields[19]} ticks after boot {boot.strip()}"
 
 
-def _ask_ps(options: Sequence[str]) -> str | None:
+def _identify_by_ps(pid: int) -> str | None:
     """The way of systems without /proc, such as macOS."""
-    answer = subprocess.run(["ps", *options], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
+    command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    state, _, started = answer.stdout.strip().partition(" ")
+    return started.strip() if started and not state.startswith("Z") else None

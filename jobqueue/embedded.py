@@ -84,7 +84,7 @@ class EmbeddedServer:
 
     async def start(self) -> None:
         """Return when the server listens. Raises `ConfigurationError`, with nothing left running or locked."""
-        self._folder.lock()
+        await self._folder.lock()
         try:
             engine = choose_engine(self._folder, self._wanted_engine)
             await self._folder.end_leftovers()

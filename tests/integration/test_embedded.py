@@ -1,0 +1,371 @@
+"""The embedded server: found again, started again, never left behind, never two in one folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog.testing
+from observers import eventually
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from jobqueue import data_dir
+from jobqueue.data_dir import ENGINES, DataDir, Engine, Process, ServerRecord
+from jobqueue.embedded import RUST_PROGRAM, EmbeddedServer, join
+from jobqueue.errors import ConfigurationError
+
+PARENT = """
+import asyncio, os, sys, time
+from pathlib import Path
+from jobqueue import logs
+from jobqueue.embedded import EmbeddedServer
+
+async def main():
+    async with EmbeddedServer(Path(sys.argv[1]), engine="python", first_port=int(sys.argv[2])) as server:
+        is_child = sys.argv[3] == "forks" and os.fork() == 0
+        os.write(1, f"{os.getpid()}\\n".encode())
+        if is_child:
+            time.sleep(600)
+        await asyncio.Event().wait()
+
+logs.configure("ERROR")
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    chosen: Engine = request.param
+    if chosen == "rust" and shutil.which(RUST_PROGRAM) is None:
+        pytest.skip(f"{RUST_PROGRAM} is not on the PATH")
+    return chosen
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "with a space" / "data"
+
+
+@pytest.fixture
+def first_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return min(port, 65_000)
+
+
+@pytest.fixture
+def start_parent(folder: Path, first_port: int) -> Iterator[Callable[..., int]]:
+    """Starts a process that runs a server in the folder; returns its id. What is left of it is killed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(how: str = "plainly") -> int:
+            command = [sys.executable, "-c", PARENT, str(folder), str(first_port), how]
+            parent = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(parent.kill)
+            assert parent.stdout is not None
+            for _ in range(2 if how == "forks" else 1):
+                stack.callback(_kill, int(parent.stdout.readline()))
+            return parent.pid
+
+        yield start
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def processes_in(folder: Path) -> tuple[Process, ...]:
+    """Guardian and server."""
+    record = DataDir(folder).read()
+    assert record is not None
+    assert len(record.processes) == 2
+    return record.processes
+
+
+async def gone(processes: tuple[Process, ...]) -> None:
+    async def none_lives() -> bool:
+        return not any(process.is_alive() for process in processes)
+
+    await eventually(none_lives, seconds=30, what="guardian and server are gone")
+
+
+async def answers(uri: str) -> None:
+    async def pings() -> bool:
+        return await asyncio.to_thread(_pings, uri)
+
+    await eventually(pings, seconds=60, what=f"{uri} answers")
+
+
+def _pings(uri: str) -> bool:
+    with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=500) as client:
+        try:
+            return bool(client.admin.command("ping")["ok"])
+        except PyMongoError:
+            return False
+
+
+def insert(uri: str, *ids: str) -> None:
+    with MongoClient[dict[str, Any]](uri) as client:
+        client.test.things.insert_many([{"_id": name} for name in ids])
+
+
+def ids_at(uri: str) -> set[str]:
+    with MongoClient[dict[str, Any]](uri) as client:
+        return {document["_id"] for document in client.test.things.find()}
+
+
+def insert_until_it_dies(uri: str, acknowledged: list[str]) -> None:
+    with MongoClient[dict[str, Any]](uri) as client, contextlib.suppress(PyMongoError):
+        while True:
+            ids = [f"{len(acknowledged) + number}" for number in range(5)]
+            client.test.things.insert_many([{"_id": name} for name in ids])
+            acknowledged += ids
+
+
+async def test_a_restart_finds_the_data_and_takes_the_same_port(engine: Engine, folder: Path, first_port: int) -> None:
+    async with EmbeddedServer(folder, engine=engine, first_port=first_port) as server:
+        await asyncio.to_thread(insert, server.uri, "kept")
+        processes, uri = processes_in(folder), server.uri
+
+    assert not any(process.is_alive() for process in processes)
+    # The port is the one that the folder remembers, wherever the search would begin now.
+    async with EmbeddedServer(folder, first_port=first_port + 50) as server:
+        assert server.uri == uri
+        assert await asyncio.to_thread(ids_at, server.uri) == {"kept"}
+
+
+async def test_a_crash_loses_nothing_acknowledged_and_ends_in_a_restart_on_the_same_port(
+    engine: Engine, folder: Path, first_port: int
+) -> None:
+    acknowledged: list[str] = []
+    with structlog.testing.capture_logs() as lines:
+        async with EmbeddedServer(folder, engine=engine, first_port=first_port) as server:
+            crashed = processes_in(folder)[1]
+            writing = asyncio.create_task(asyncio.to_thread(insert_until_it_dies, server.uri, acknowledged))
+
+            async def enough_written() -> bool:
+                return len(acknowledged) >= 2_000
+
+            await eventually(enough_written, seconds=60, what="2,000 documents are acknowledged")
+            os.kill(crashed.pid, signal.SIGKILL)
+            await writing
+
+            await answers(server.uri)
+            assert processes_in(folder)[1] != crashed
+            assert set(acknowledged) <= await asyncio.to_thread(ids_at, server.uri)
+    ended = [line for line in lines if line["event"] == "embedded server ended"]
+    assert [line["exit_code"] for line in ended] == [-signal.SIGKILL]
+
+
+@pytest.mark.parametrize("how", ["plainly", "forks"])
+async def test_the_server_goes_when_its_parent_is_killed(
+    how: str, folder: Path, start_parent: Callable[..., int]
+) -> None:
+    """What forks has a child that did not exec, and so holds the guardian's pipe open."""
+    parent = start_parent(how)
+    processes = processes_in(folder)
+
+    os.kill(parent, signal.SIGKILL)
+
+    await gone(processes)
+
+
+async def test_a_start_after_everything_was_killed_just_works(
+    folder: Path, first_port: int, start_parent: Callable[..., int]
+) -> None:
+    parent = start_parent()
+    await asyncio.to_thread(insert, join(folder), "kept")
+
+    for pid in (parent, *(process.pid for process in processes_in(folder))):
+        os.kill(pid, signal.SIGKILL)
+
+    async with EmbeddedServer(folder, first_port=first_port) as server:
+        assert await asyncio.to_thread(ids_at, server.uri) == {"kept"}
+
+
+async def test_a_start_right_after_the_parent_was_killed_waits_for_the_old_server_to_go(
+    folder: Path, first_port: int, start_parent: Callable[..., int]
+) -> None:
+    parent = start_parent()
+    left_behind = processes_in(folder)
+    await asyncio.to_thread(insert, join(folder), "kept")
+
+    os.kill(parent, signal.SIGKILL)
+
+    async with EmbeddedServer(folder, first_port=first_port) as server:
+        assert not any(process.is_alive() for process in left_behind)
+        assert await asyncio.to_thread(ids_at, server.uri) == {"kept"}
+
+
+async def test_a_killed_guardian_is_replaced_and_its_server_too(folder: Path, first_port: int) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+            uri, before = server.uri, processes_in(folder)
+
+            os.kill(before[0].pid, signal.SIGKILL)
+
+            await gone(before)
+            await answers(uri)
+            after = processes_in(folder)
+        assert not any(process.is_alive() for process in after)
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == [
+        "guardian of the embedded server ended"
+    ]
+
+
+async def test_leftovers_are_stopped_and_strangers_with_their_ids_are_not(folder: Path) -> None:
+    """A guardian killed together with its parent leaves the server running where the kernel has no way to tell it."""
+    with contextlib.ExitStack() as stack:
+        orphan, stranger = (
+            stack.enter_context(subprocess.Popen(["sleep", "600"]))  # noqa: ASYNC220 - returns at once
+            for _ in range(2)
+        )
+        stack.callback(stranger.kill)
+        stack.callback(orphan.kill)
+        directory = DataDir(folder)
+        await directory.lock()
+        ours = Process.of(orphan.pid)
+        assert ours is not None
+        directory.write(ServerRecord(1, (ours, Process(stranger.pid, "at another time"))))
+
+        await directory.end_leftovers()
+
+        assert orphan.wait() == -signal.SIGTERM
+        assert stranger.poll() is None
+        directory.unlock()
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="ps is not installed")
+@pytest.mark.parametrize("identify", [data_dir.identify, data_dir._identify_by_ps])
+def test_a_process_is_told_from_others_and_from_its_own_remains(identify: Callable[[int], str | None]) -> None:
+    with subprocess.Popen(["sleep", "600"]) as sleeping:
+        alive = identify(sleeping.pid)
+        assert alive is not None
+        assert alive == identify(sleeping.pid)
+        assert alive != identify(1)
+
+        sleeping.kill()
+        os.waitid(os.P_PID, sleeping.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still there as a zombie
+        assert identify(sleeping.pid) is None
+    assert identify(sleeping.pid) is None
+
+
+async def test_two_servers_in_one_folder_are_refused(folder: Path, first_port: int) -> None:
+    async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+        with pytest.raises(ConfigurationError, match=rf"is in use by process {os.getpid()}: .* JOBQUEUE_DATA_DIR"):
+            await EmbeddedServer(folder, first_port=first_port).start()
+
+        await answers(server.uri)
+
+
+async def test_a_port_in_use_is_passed_over(folder: Path, first_port: int) -> None:
+    with socket.create_server(("127.0.0.1", first_port)):
+        async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+            assert f":{first_port}/" not in server.uri
+            await answers(server.uri)
+
+
+async def test_servers_started_at_once_get_a_port_each(tmp_path: Path, first_port: int) -> None:
+    servers = [EmbeddedServer(tmp_path / name, engine="python", first_port=first_port) for name in "abc"]
+    async with contextlib.AsyncExitStack() as stack:
+        await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
+
+        for server, name in zip(servers, "abc", strict=True):
+            await asyncio.to_thread(insert, server.uri, name)
+        for server, name in zip(servers, "abc", strict=True):
+            assert await asyncio.to_thread(ids_at, server.uri) == {name}
+
+
+async def test_a_folder_stays_with_the_build_that_made_it(folder: Path, first_port: int) -> None:
+    async with EmbeddedServer(folder, engine="python", first_port=first_port):
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"made by the python build .* JOBQUEUE_EMBEDDED_SERVER"):
+        await EmbeddedServer(folder, engine="rust", first_port=first_port).start()
+
+
+async def test_without_the_extra_it_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "secantus", None)  # which is how Python notes that a module is not to be found
+
+    with pytest.raises(
+        ConfigurationError, match=r"set JOBQUEUE_MONGODB_URI, or .* `pip install 'jobqueue\[embedded\]'`"
+    ):
+        await EmbeddedServer(folder, engine="python").start()
+
+
+async def test_without_the_rust_build_it_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+
+    with pytest.raises(ConfigurationError, match=r"secantusd-rs.* is not on the PATH"):
+        await EmbeddedServer(folder, engine="rust").start()
+
+
+async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigurationError, match=r"file/data cannot be used \(Not a directory\)"):
+        await EmbeddedServer(tmp_path / "file" / "data").start()
+
+
+async def test_a_server_that_does_not_start_is_quoted_without_its_stack_and_leaves_nothing_behind(
+    engine: Engine, folder: Path, first_port: int
+) -> None:
+    storage = DataDir(folder).storage(engine)
+    storage.mkdir(parents=True)
+    for name in ("WiredTiger", "WiredTiger.wt", "WiredTiger.turtle"):
+        (storage / name).write_text("no database")
+
+    with pytest.raises(ConfigurationError, match=r"(?s)does not start; it said:\n  \S.*WT_") as refused:
+        await EmbeddedServer(folder, first_port=first_port).start()
+
+    assert "Traceback" not in str(refused.value)
+    assert not any(process.is_alive() for process in processes_in(folder))
+    await DataDir(folder).lock()  # is free
+
+
+async def test_others_join_the_server_that_runs(folder: Path, first_port: int) -> None:
+    with pytest.raises(ConfigurationError, match=r"set JOBQUEUE_MONGODB_URI, or first start `jobqueue serve`"):
+        join(folder)
+
+    async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+        assert join(folder) == server.uri
+
+    with pytest.raises(ConfigurationError, match=r"first start `jobqueue serve`"):
+        join(folder)
+
+
+async def test_a_server_can_be_started_and_stopped_again_and_again(folder: Path, first_port: int) -> None:
+    server = EmbeddedServer(folder, first_port=first_port)
+    for _ in range(3):
+        await server.start()
+        await answers(server.uri)
+        await server.stop()
+    await server.stop()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_behind(folder: Path, first_port: int) -> None:
+    starting = asyncio.create_task(EmbeddedServer(folder, engine="python", first_port=first_port).start())
+
+    async def server_runs() -> bool:
+        record = DataDir(folder).read()
+        return record is not None and record.is_running()
+
+    await eventually(server_runs, seconds=30, what="the server process runs")
+    starting.cancel()
+    await asyncio.wait({starting})
+
+    assert not any(process.is_alive() for process in processes_in(folder))
+    await DataDir(folder).lock()  # is free
