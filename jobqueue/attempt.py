@@ -11,16 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from pydantic_core import to_json
-
 from jobqueue.clock import Clock
 from jobqueue.context import TaskContext
 from jobqueue.execution import execute
-from jobqueue.job import MAX_RESULT_BYTES, Claim, Job, JsonValue, Progress
-from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Outcome, Retry, cut
+from jobqueue.job import Claim, Job, Progress
+from jobqueue.outcome import Cancelled, Failed, Failure, Outcome, Retry
 from jobqueue.tasks import Registry
 from jobqueue.threads import ThreadRunner
-from jobqueue.values import check_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,7 @@ class Executor:
             return _stopped(attempt)
         if attempt.job.retry_count > attempt.job.max_retries:
             return Failed(Failure("AttemptsUsedUp", "its attempts were used up before it was claimed"))
-        return _storable(await self._run(attempt))
+        return await self._run(attempt)
 
     async def _run(self, attempt: Attempt) -> Ending:
         context = TaskContext(attempt.job, on_progress=lambda progress: self._on_progress(attempt.claim, progress))
@@ -148,19 +145,3 @@ def _stopped(attempt: Attempt) -> Ending:
             return Cancelled()
         case None:
             return Retry(Failure("CancelledError", "the task was cancelled from within"))
-
-
-def _storable(ending: Ending) -> Ending:
-    if not isinstance(ending, Completed) or ending.result is None:
-        return ending
-    problems = check_value(ending.result)
-    if problems:
-        # Running it again would repeat its effects and fail in the same way.
-        text = "; ".join(f"{problem.pointer or 'result'} {problem.detail}" for problem in problems)
-        return Failed(Failure("UnstorableResult", cut(f"the task returned what cannot be stored: {text}")))
-    return Completed(_bounded(ending.result))
-
-
-def _bounded(result: JsonValue) -> JsonValue:
-    size = len(to_json(result))
-    return result if size <= MAX_RESULT_BYTES else {"truncated": True, "bytes": size}

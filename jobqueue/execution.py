@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from jobqueue.context import TaskContext
-from jobqueue.job import JsonValue
+from jobqueue.job import MAX_RESULT_BYTES, JsonValue
 from jobqueue.outcome import Completed, Outcome, PermanentFailure, Retry, Signal, describe
 from jobqueue.tasks import Task
 from jobqueue.threads import ThreadRunner
+from jobqueue.values import check_value
+
+NOTHING = Completed()
 
 
 class InvalidResult(PermanentFailure):
-    """What the task returned is no JSON. Permanent, because its work is done and would only be done again."""
+    """The task returned what cannot be stored. Permanent: its work is done, and would only be done again."""
 
 
 async def execute(task: Task, context: TaskContext, payload: JsonValue, *, threads: ThreadRunner) -> Outcome:
@@ -43,10 +46,17 @@ async def execute(task: Task, context: TaskContext, payload: JsonValue, *, threa
 
 
 def _completed(returned: Any) -> Outcome:
+    if returned is None:
+        return NOTHING
     try:
-        return Completed(to_jsonable_python(returned))
+        result = to_jsonable_python(returned)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         return InvalidResult(f"the result cannot be stored: {error}").outcome()
+    if problems := check_value(result):
+        text = "; ".join(f"{problem.pointer or 'it'} {problem.detail}" for problem in problems)
+        return InvalidResult(f"the result cannot be stored: {text}").outcome()
+    size = len(to_json(result))
+    return Completed(result if size <= MAX_RESULT_BYTES else {"truncated": True, "bytes": size})
 
 
 def _failed(error: BaseException, context: TaskContext) -> Retry:

@@ -29,8 +29,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The task is done. `result` is what it returned, brought to JSON; whether MongoDB can carry it, and its
-    size, are for the engine to check."""
+    """The task is done. `result` is what it returned, brought to JSON that can be stored, at most 64 KiB of it."""
 
     result: JsonValue | None = None
 

@@ -28,10 +28,10 @@ from typing import TypeVar, assert_never
 
 import structlog
 
+from jobqueue.attempt import Attempt, Ending, Executor, Released, Stop
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import ReadyQueue
 from jobqueue.errors import LeaseLost, Unavailable
-from jobqueue.attempt import Attempt, Ending, Executor, Released, Stop
 from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, Lease, LeaseId, Status, WorkerId, to_milliseconds
 from jobqueue.leases import LeaseKeeper, Notice
 from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Retry, Snoozed
