@@ -5,13 +5,14 @@ Knows no HTTP and no driver. Raises the errors of `errors.py`; every method is s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import Dispatcher
 from jobqueue.errors import IllegalMove, JobQueueError, ShuttingDown
+from jobqueue.following import Followers
 from jobqueue.job import (
     DEFAULT_NAME,
     FINISHED,
@@ -23,7 +24,7 @@ from jobqueue.job import (
     Status,
     to_milliseconds,
 )
-from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, WorkerRecord
+from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, Revision, WorkerRecord
 from jobqueue.waiting import Waiters
 
 DEAD_LETTERS_COUNTED = 10_000
@@ -68,6 +69,7 @@ class JobService:
         self._clock = clock
         self._identifiers = identifiers
         self._waiters = waiters
+        self._followers = Followers(jobs)
         self._max_retries_of = max_retries_of
         self._accepting = True
 
@@ -91,6 +93,23 @@ class JobService:
         """Raises `JobNotFound`."""
         return await self._jobs.get(job_id)
 
+    async def get_many(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        """These jobs by their ids; those that are not there are left out."""
+        return await self._jobs.get_many(job_ids)
+
+    async def follow(self, job_id: str) -> AsyncGenerator[Job, None]:
+        """The job as it is, and again whenever it has changed, until it is finished.
+
+        Raises `JobNotFound`, also when the job is deleted, `QueueFull` (too many follow), `ShuttingDown`."""
+        with self._followers.follow(job_id) as follower:
+            job = await self._jobs.get(job_id)
+            yield job
+            while job.status not in FINISHED:
+                await follower.changed()
+                known, job = job, await self._jobs.get(job_id)
+                if Revision(job.status, job.updated_at) != Revision(known.status, known.updated_at):
+                    yield job
+
     async def wait(self, job_id: str, *, seconds: float) -> Job:
         """The job as soon as it is finished, or as it stands when the time is over. Raises `JobNotFound`."""
         job = await self._jobs.get(job_id)
@@ -106,6 +125,10 @@ class JobService:
     async def count_dead_letters(self) -> int:
         """How many jobs failed for good, counted up to `DEAD_LETTERS_COUNTED`."""
         return await self._jobs.count(Status.FAILED, limit=DEAD_LETTERS_COUNTED)
+
+    async def count_by_status(self) -> Mapping[Status, int]:
+        """How many jobs stand in each state. Costs what it counts."""
+        return await self._jobs.count_by_status()
 
     async def cancel(self, job_id: str) -> Job:
         """End a waiting job; ask a running one to stop. Raises `JobNotFound`, `IllegalMove`."""
@@ -157,6 +180,7 @@ class JobService:
         """Refuse new work from now on; reading goes on, and whoever waits for a job is answered now."""
         self._accepting = False
         self._waiters.release_all()
+        self._followers.end_all()
 
     def _refuse_when_stopping(self) -> None:
         if not self._accepting:

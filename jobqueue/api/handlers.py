@@ -55,6 +55,7 @@ LINKS = {
     "readiness": "/readyz",
     "openapi": "/openapi.json",
     "docs": "/docs",
+    "graphiql": "/graphiql",
 }
 """Where everything is, for `GET /`."""
 
@@ -75,6 +76,10 @@ class Api:
     clock: Clock
     limits: Limits
     openapi: bytes
+
+
+API = web.AppKey("api", Api)
+"""Where an application keeps it."""
 
 
 async def create_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:

@@ -19,7 +19,10 @@ from jobqueue import __version__
 from jobqueue.api import docs, handlers
 from jobqueue.api.answers import JSON
 from jobqueue.api.bodies import NDJSON_TYPE
-from jobqueue.api.handlers import Api, Limits
+from jobqueue.api.graphql import page as graphiql
+from jobqueue.api.graphql.requests import GraphQLAnswer, GraphQLBody, execute_graphql
+from jobqueue.api.graphql.sockets import Sockets
+from jobqueue.api.handlers import API, Api, Limits
 from jobqueue.api.middleware import identify_requests, show_problems
 from jobqueue.api.openapi import Reply, build_openapi
 from jobqueue.api.queries import read_query
@@ -80,6 +83,7 @@ class Route(Generic[Q]):
 
 
 HEALTH = "health"
+GRAPHQL_PATH = "/graphql"
 LINK = {"Link": 'where the next page is, `rel="next"`; absent on the last one'}
 TAGGED = {"ETag": "of this very state; send it as If-None-Match"}
 
@@ -191,6 +195,17 @@ ROUTES: Sequence[Route[Any]] = (
         problems=(400, 408, 413, 415, 503),
     ),
     Route(
+        method="POST",
+        path=GRAPHQL_PATH,
+        handler=execute_graphql,
+        query=NoQuery,
+        body={JSON: GraphQLBody},
+        summary="Ask or change something by GraphQL; subscriptions by a websocket at the same path",
+        tag="graphql",
+        replies={200: Reply("What was asked for, and what went wrong; `extensions.code` says how", GraphQLAnswer)},
+        problems=(400, 408, 413, 415),
+    ),
+    Route(
         method="GET",
         path="/queues",
         handler=handlers.list_queues,
@@ -265,6 +280,8 @@ ROUTES: Sequence[Route[Any]] = (
 PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
     "/docs": docs.show_page,
     "/docs/{name}": docs.show_asset,
+    "/graphiql": graphiql.show_graphiql,
+    "/graphiql/{name}": graphiql.show_graphiql_asset,
 }
 """What people look at; no part of the API that the OpenAPI document describes."""
 
@@ -276,6 +293,9 @@ def build_api(
     app = _application(ROUTES, _api(service, clock, limits), random)
     for path, page in PAGES.items():
         _add(app, hdrs.METH_GET, path, page)
+    sockets = Sockets()
+    _add(app, hdrs.METH_GET, GRAPHQL_PATH, sockets.serve)
+    app.on_shutdown.append(sockets.close)
     return app
 
 
@@ -297,6 +317,7 @@ def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) 
         # Compressed bodies are refused with 415; aiohttp's own decoding would break the connection at a wrong one.
         handler_args={"auto_decompress": False, "logger": server_log},
     )
+    app[API] = api
     for route in routes:
         _add(app, route.method, route.path, route.bind(api))
     return app

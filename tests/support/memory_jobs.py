@@ -9,17 +9,20 @@ from typing import Any
 
 from jobqueue.errors import DuplicateJob, IllegalMove, JobNotFound, JobQueueError
 from jobqueue.job import FINISHED, WAITING, Candidate, Job, JobId, Status
-from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, WorkerRecord
+from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, Revision, WorkerRecord
 from jobqueue.waiting import Waiters
 
 
 class MemoryJobs:
-    """Jobs in a dict. `broken` is raised by whatever is asked next and later, while it is set."""
+    """Jobs in a dict. `broken` is raised by whatever is asked next and later, while it is set.
+
+    `looks` counts how often many jobs were looked at at once."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.broken: Exception | None = None
         self.live_workers: list[WorkerRecord] = []
+        self.looks = 0
 
     def put(self, job_id: str, **changes: Any) -> Job:
         """Make a job look as if the engine had moved it."""
@@ -50,6 +53,21 @@ class MemoryJobs:
 
     async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
         return {job_id: self.jobs[job_id].status for job_id in job_ids if job_id in self.jobs}
+
+    async def get_many(self, job_ids: Collection[str]) -> Mapping[str, Job]:
+        self._fail_when_broken()
+        self.looks += 1
+        return {job_id: self.jobs[job_id] for job_id in job_ids if job_id in self.jobs}
+
+    async def revisions(self, job_ids: Collection[str]) -> Mapping[str, Revision]:
+        self.looks += 1
+        known = [self.jobs[job_id] for job_id in job_ids if job_id in self.jobs]
+        return {job.id: Revision(job.status, job.updated_at) for job in known}
+
+    async def count_by_status(self) -> Mapping[Status, int]:
+        self._fail_when_broken()
+        self.looks += 1
+        return {status: sum(job.status is status for job in self.jobs.values()) for status in Status}
 
     async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
         self._fail_when_broken()

@@ -47,7 +47,8 @@ async def test_the_document_has_every_route_of_the_application_and_no_other(clie
 
     heads = {(hdrs.METH_HEAD, path) for method, path in served if method == hdrs.METH_GET}
     pages = {(hdrs.METH_GET, path) for path in PAGES}
-    assert served == described | heads | pages
+    sockets = {(hdrs.METH_GET, "/graphql")}
+    assert served == described | heads | pages | sockets
 
 
 async def test_nothing_in_the_document_is_nullable_or_null(document: Document) -> None:
@@ -116,6 +117,8 @@ async def test_answers_are_as_the_document_says(
         ("GET", "/dlq", "/dlq", None),
         ("POST", "/dlq/{id}/retry", "/dlq/b/retry", None),
         ("POST", "/dlq/retry", "/dlq/retry", {"all": True}),
+        ("POST", "/graphql", "/graphql", {"query": "{ Jobs { id } nobody }"}),
+        ("POST", "/graphql", "/graphql", {"query": "{ Jobs { id payload } }"}),
         ("GET", "/queues", "/queues", None),
         ("GET", "/workers", "/workers", None),
         ("GET", "/", "/", None),
