@@ -23,7 +23,9 @@ DAY_SECONDS = 86_400
 class Settings(BaseSettings):
     """The settings of one process. Immutable; all durations are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore", validate_default=True
+    )
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int | None = Field(

@@ -1,0 +1,40 @@
+"""Where things are, where a mistake would only show later: `cmd` is also a module of the standard library."""
+
+from __future__ import annotations
+
+import cmd
+import subprocess
+import sys
+from pathlib import Path
+
+from jobqueue import __version__
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_cmd_is_the_module_of_the_standard_library() -> None:
+    """pdb and the debuggers of editors import it; a package of that name in the project's root would break them."""
+    assert cmd.__file__ is not None
+    assert ROOT not in Path(cmd.__file__).parents
+    imported = subprocess.run(
+        [sys.executable, "-c", "import pdb, cmd; cmd.Cmd"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert imported.stderr == ""
+
+
+def test_below_cmd_are_programs_and_nothing_else() -> None:
+    files = {path.relative_to(ROOT / "cmd") for path in (ROOT / "cmd").rglob("*.py")}
+
+    assert {(len(path.parts), path.name) for path in files} == {(2, "__main__.py")}
+
+
+def test_the_program_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
+    program = subprocess.run(
+        [sys.executable, str(ROOT / "cmd" / "jobqueue"), "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert program.stdout == f"jobqueue {__version__}\n"

@@ -1,0 +1,165 @@
+"""The log: one line per event, for machines or people, and never a password in it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from jobqueue import logs
+
+URI = "mongodb://me:s3cr3t@db.example.org:27017/?w=1"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_an_event_is_one_json_line_with_its_time_and_fields() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream=stream)
+
+    structlog.get_logger().info("job finished", job_id="7", seconds=0.5)
+
+    (line,) = _lines(stream)
+    assert line.pop("time").endswith("Z")
+    assert line == {"event": "job finished", "level": "info", "job_id": "7", "seconds": 0.5}
+
+
+def test_loggers_of_the_standard_library_write_the_same_lines() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream=stream)
+
+    logging.getLogger("aiohttp.server").error("cannot %s", "go on")
+
+    (line,) = _lines(stream)
+    assert (line["event"], line["level"], line["logger"]) == ("cannot go on", "error", "aiohttp.server")
+
+
+def test_events_below_the_level_and_the_chatter_of_drivers_are_left_out() -> None:
+    stream = io.StringIO()
+    logs.configure("WARNING", stream=stream)
+    structlog.get_logger().info("small")
+    logging.getLogger("any").info("small")
+
+    logs.configure("DEBUG", stream=stream)
+    logging.getLogger("pymongo.command").debug("every command, with its documents")
+
+    assert stream.getvalue() == ""
+
+
+def test_an_exception_is_in_its_line_with_the_traceback_and_without_local_variables() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream=stream)
+    payload = {"card": "4111"}
+
+    try:
+        raise ValueError(f"{len(payload)} wrong")
+    except ValueError:
+        structlog.get_logger().exception("task failed")
+
+    (line,) = _lines(stream)
+    assert "ValueError: 1 wrong" in line["exception"]
+    assert "4111" not in line["exception"]
+
+
+def _in_a_field(log: Any) -> None:
+    log.info("connecting", uri=URI)
+
+
+def _in_the_event(log: Any) -> None:
+    log.info(f"connecting to {URI}")
+
+
+def _deep_in_a_field(log: Any) -> None:
+    log.info("connecting", options={"hosts": [("primary", URI)]})
+
+
+def _in_an_error_as_a_field(log: Any) -> None:
+    log.info("connecting", error=OSError(URI))
+
+
+def _in_a_traceback(log: Any) -> None:
+    try:
+        raise OSError(f"no answer from {URI}")
+    except OSError:
+        log.exception("connecting")
+
+
+def _by_the_standard_library(_log: Any) -> None:
+    logging.getLogger("motor.x").warning("no answer from %s", URI)
+
+
+def _in_a_warning(_log: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(f"{URI} is odd", stacklevel=1)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize(
+    "tell",
+    [
+        _in_a_field,
+        _in_the_event,
+        _deep_in_a_field,
+        _in_an_error_as_a_field,
+        _in_a_traceback,
+        _by_the_standard_library,
+        _in_a_warning,
+    ],
+)
+def test_credentials_never_reach_the_log(tell: Callable[[Any], None], log_format: logs.LogFormat) -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", log_format, stream=stream)
+
+    tell(structlog.get_logger())
+
+    assert "s3cr3t" not in stream.getvalue()
+    assert "mongodb://***@db.example.org" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("mongodb://127.0.0.1:27027/?journal=true", "mongodb://127.0.0.1:27027/?journal=true"),
+        ("mongodb+srv://u:p@x.net", "mongodb+srv://***@x.net"),
+        ("mongodb://u:p@a,b:1/?x=1 and mongodb://v:q@c", "mongodb://***@a,b:1/?x=1 and mongodb://***@c"),
+        ("mongodb://u:p@ss/w@rd@host", "mongodb://***@host"),  # not escaped as it should be, and a password still
+        ("mail me@example.com", "mail me@example.com"),
+    ],
+)
+def test_only_user_name_and_password_are_masked(text: str, masked: str) -> None:
+    assert logs.mask_credentials(text) == masked
+
+
+def test_the_log_is_for_people_on_a_terminal_and_json_elsewhere() -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        logs.configure("INFO", stream=stream)
+        structlog.get_logger().info("started", url="u")
+
+    assert _lines(pipe)[0]["url"] == "u"
+    with pytest.raises(json.JSONDecodeError):
+        _lines(terminal)

@@ -1,0 +1,103 @@
+"""The settings: read from the environment, checked at once, every problem reported with the name of its variable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from jobqueue.errors import ConfigurationError
+from jobqueue.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("JOBQUEUE_")]:
+        monkeypatch.delenv(name)
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    settings = load_settings()
+
+    assert (settings.host, settings.port, settings.mongodb_uri) == ("127.0.0.1", None, None)
+    assert (settings.database, settings.driver, settings.data_dir) == ("jobqueue", "motor", Path(".jobqueue"))
+    assert (settings.workers, settings.queue_size, settings.queues) == (10, 1000, ("*",))
+    assert (settings.max_retries, settings.backoff_base_seconds, settings.backoff_max_seconds) == (3, 1, 300)
+    assert (settings.lease_seconds, settings.poll_seconds, settings.timeout_seconds) == (30, 1, 1800)
+    assert (settings.shutdown_grace_seconds, settings.max_payload_bytes) == (20, 1 << 20)
+    assert settings.retention_completed_seconds == 24 * 3600
+    assert settings.retention_failed_seconds == 30 * 24 * 3600
+
+
+def test_all_wrong_settings_are_reported_together_by_the_names_of_their_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = {
+        "PORT": "70000",
+        "MONGODB_URI": "http://localhost",
+        "DATABASE": "two words",
+        "DRIVER": "pigeon",
+        "WORKERS": "0",
+        "QUEUES": "fine,not fine",
+        "MAX_RETRIES": "101",
+        "LEASE_SECONDS": "soon",
+        "SIMULATE": "perhaps",
+        "LOG_LEVEL": "LOUD",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(f"JOBQUEUE_{name}", value)
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+
+    described = [line.partition(":")[0].strip() for line in str(refused.value).splitlines()[1:]]
+    assert sorted(described) == sorted(f"JOBQUEUE_{name}" for name in wrong)
+
+
+def test_a_rule_between_two_settings_is_checked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_BACKOFF_BASE_SECONDS", "10")
+    monkeypatch.setenv("JOBQUEUE_BACKOFF_MAX_SECONDS", "5")
+
+    with pytest.raises(ConfigurationError, match="BACKOFF_MAX_SECONDS must not be less"):
+        load_settings()
+
+
+def test_what_the_command_line_gives_wins_and_what_it_leaves_out_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_HOST", "0.0.0.0")
+    monkeypatch.setenv("JOBQUEUE_PORT", "1000")
+
+    settings = load_settings(host=None, port=2000)
+
+    assert (settings.host, settings.port) == ("0.0.0.0", 2000)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "MONGODB_URI", "QUEUES", "SIMULATE"):
+        monkeypatch.setenv(f"JOBQUEUE_{name}", "")
+
+    assert load_settings() == Settings.model_construct()
+
+
+def test_queues_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_QUEUES", "mail, reports")
+
+    assert load_settings().queues == ("mail", "reports")
+
+
+def test_the_password_in_the_uri_is_neither_shown_nor_quoted_when_it_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_MONGODB_URI", "mongodb://me:s3cret@db")
+    assert "s3cret" not in repr(load_settings())
+
+    monkeypatch.setenv("JOBQUEUE_MONGODB_URI", "mongo://me:s3cret@db")
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_settings_do_not_change() -> None:
+    settings = load_settings()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]  # that is the point
