@@ -28,30 +28,31 @@ from jobqueue.errors import (
 )
 from jobqueue.job import Job
 from jobqueue.mongo.calls import (
-    CLIENT_SECONDS,
     REFUSED_ITEM_CODES,
     describe,
     may_have_happened,
     unavailable,
 )
 from jobqueue.mongo.documents import read_or_salvage, to_document
-from jobqueue.mongo.store import Store
+from jobqueue.mongo.indexes import IDEMPOTENCY_KEY, UNIQUE_KEY
+from jobqueue.mongo.store import BY_ID, Store
 
 WHAT = "store the job"
 DUPLICATE_KEY = 11000
 MAX_DOCUMENT_BYTES = 15 << 20
 """MongoDB's limit is 16 MiB; the rest is for what an attempt adds: errors, result, progress."""
 
-CALLER_SECONDS = CLIENT_SECONDS + 1
-"""A caller's patience, waiting in line included; the batch itself gives up a little earlier."""
+GRACE_SECONDS = 1.0
+"""A caller's patience, waiting in line included, is this much longer than that of the batch itself."""
 
 FIRST_PAUSE_SECONDS = 0.05
 LAST_PAUSE_SECONDS = 1.0
 
 FIELD_NAMES = {"_id": "id"}
-UNIQUE_FIELDS = ("_id", "idempotencyKey", "uniqueKey")
-KEY_IN_MESSAGE = re.compile(r"\b(?:dup key: \{ |keyPattern': \{')(\w+)")
-"""Where a server sends no `keyPattern`, its message names the field."""
+FIELD_OF_INDEX = {BY_ID: "_id", IDEMPOTENCY_KEY: "idempotencyKey", UNIQUE_KEY: "uniqueKey"}
+KEY_IN_MESSAGE = re.compile(r"^E11000 duplicate key error collection: \S+ index: (\w+)|'keyPattern': \{'(\w+)': 1\}\}$")
+"""Where a server sends no `keyPattern`, its message names the index or, at its end, the field. The value between
+is the client's: it may look like anything."""
 
 Answer = Job | JobQueueError
 
@@ -75,8 +76,9 @@ class Inserts:
         """Store one job. Raises as the port says."""
         document = to_document(job)
         size = encoded_size(document)
+        seconds = self._store.client_seconds + GRACE_SECONDS
         try:
-            answer = await self._commit.submit(NewDocument(job, document), size=size, seconds=CALLER_SECONDS)
+            answer = await self._commit.submit(NewDocument(job, document), size=size, seconds=seconds)
         except Undelivered as late:
             if late.sent:
                 raise OutcomeUnknown(job.id, f"cannot {WHAT}: MongoDB did not answer in time") from None
@@ -100,7 +102,7 @@ class Inserts:
 
     async def _flush(self, batch: Sequence[NewDocument]) -> Sequence[Answer]:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + CLIENT_SECONDS
+        deadline = clock() + self._store.client_seconds
         pause, in_doubt = FIRST_PAUSE_SECONDS, False
         while True:
             try:
@@ -188,7 +190,8 @@ def duplicate_field(write_error: Mapping[str, Any]) -> str:
     if pattern:
         return str(next(iter(pattern)))
     named = KEY_IN_MESSAGE.search(str(write_error.get("errmsg", "")))
-    return named.group(1) if named is not None and named.group(1) in UNIQUE_FIELDS else "_id"
+    name = named.group(1) or named.group(2) if named is not None else "_id"
+    return FIELD_OF_INDEX.get(name, name)
 
 
 def _refused(detail: str) -> InvalidJob:

@@ -21,7 +21,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 
 from jobqueue.batching import BatchLimits, GroupCommit
 from jobqueue.errors import JobQueueError, LeaseLost, OutcomeUnknown, Unavailable
-from jobqueue.mongo.calls import CLIENT_SECONDS, describe
+from jobqueue.mongo.calls import describe
 from jobqueue.mongo.inserts import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, encoded_size
 from jobqueue.mongo.moves import Outcome, Statement, last_outcome, without_history
 from jobqueue.mongo.store import Store
@@ -62,7 +62,7 @@ class Outcomes:
 
     async def _flush(self, batch: Sequence[Outcome]) -> Sequence[Answer]:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + CLIENT_SECONDS
+        deadline = clock() + self._store.client_seconds
         answers: dict[int, Answer] = {}
         open_places = list(range(len(batch)))
         pause, reason = FIRST_PAUSE_SECONDS, f"cannot {WHAT}: MongoDB did not answer in time"

@@ -23,7 +23,7 @@ from jobqueue.job import (
 )
 from jobqueue.mongo import moves
 from jobqueue.mongo.adoption import Adoption
-from jobqueue.mongo.calls import settled
+from jobqueue.mongo.calls import CLIENT_SECONDS, settled
 from jobqueue.mongo.claims import ClaimMode, Claims
 from jobqueue.mongo.documents import plain, unreadable_error
 from jobqueue.mongo.indexes import check_indexes, ensure_indexes
@@ -67,10 +67,12 @@ class MongoJobRepository:
         clock: Clock | None = None,
         identifiers: Identifiers | None = None,
         features: Features | None = None,
+        client_seconds: float = CLIENT_SECONDS,
     ) -> None:
-        """`features` is for servers that cannot be asked; such a one is sent no hints."""
+        """`features` is for servers that cannot be asked; such a one is sent no hints. `client_seconds` is how
+        long a write is repeated before its outcome is reported as unknown."""
         clock = clock or ServerClock()
-        self._store = Store(client, database_name, features=features)
+        self._store = Store(client, database_name, features=features, client_seconds=client_seconds)
         self._inserts = Inserts(self._store)
         self._outcomes = Outcomes(self._store)
         self._claims = Claims(self._store, mode=claim_mode)

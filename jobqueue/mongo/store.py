@@ -38,7 +38,14 @@ BY_ID = "_id_"
 class Store:
     """The three collections of one database."""
 
-    def __init__(self, client: Client, database_name: str, *, features: Features | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        database_name: str,
+        *,
+        features: Features | None = None,
+        client_seconds: float = CLIENT_SECONDS,
+    ) -> None:
         self.client = client
         self.database = client[database_name]
         self.jobs = self._pinned("jobs", DURABLE)
@@ -48,6 +55,7 @@ class Store:
         self.watched_signals = self.database.get_collection("signals", read_concern=ReadConcern("majority"))
         self.workers = self._pinned("workers", HASTY)
         self.calls = Calls(calls_in_flight())
+        self.client_seconds = client_seconds
         self.features = features or Features(name="unknown", version="")
         self._given = features is not None
         self._hints = False

@@ -14,7 +14,7 @@ import structlog
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from jobqueue.job import EPOCH, AttemptError, Candidate, Claim, Job, JobId, LeaseId, Status
+from jobqueue.job import LAST_INSTANT, AttemptError, Candidate, Claim, Job, JobId, LeaseId, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.documents import Unreadable, plain, read_candidate, whole
@@ -107,7 +107,7 @@ class Sweeps:
 
     async def _next_due(self) -> datetime | None:
         # read: when the first of the scheduled jobs is due; all that an idle look costs
-        query = {"status": Status.SCHEDULED.value, "runAt": {"$gte": EPOCH}}
+        query = {"status": Status.SCHEDULED.value, "runAt": {"$lt": LAST_INSTANT}}
         found = await self._find("look for due jobs", indexes.DUE, query, {"_id": 0, "runAt": 1}, [("runAt", 1)], 1)
         due = plain(found[0]["runAt"]) if found else None
         return due if isinstance(due, datetime) else None

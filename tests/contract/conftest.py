@@ -1,0 +1,124 @@
+"""One suite, four stores: so that none of them can lie.
+
+mongomock is quick and knows no network; the embedded server is a real one, with both drivers; a MongoDB is used
+where JOBQUEUE_TEST_MONGODB_URI names one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
+from uuid import uuid4
+
+import mongomock.collection
+import pytest
+from bench import Bench, StandingClock
+from faults import Faults, FaultyClient
+from mongomock_motor import AsyncMongoMockClient
+from pymongo import MongoClient
+
+from jobqueue.driver import connect
+from jobqueue.mongo import MongoJobRepository
+from jobqueue.repository import Features
+from jobqueue.settings import Settings
+
+MOCK = "mongomock"
+MONGODB_URI = os.environ.get("JOBQUEUE_TEST_MONGODB_URI")
+BACKENDS = (MOCK, "embedded-motor", "embedded-pymongo", "mongodb")
+
+MOCK_CANNOT = {
+    "test_a_signal_reaches_other_processes": "it has no change streams",
+    "test_a_document_that_refuses_a_claim_fails_and_its_neighbours_run": "its $inc on text is a TypeError",
+    "test_errors_that_are_no_list_do_not_keep_an_outcome_from_being_written": "its $push onto null succeeds",
+    "test_an_expired_job_whose_errors_are_no_list_is_rescued_too": "its $push onto null succeeds",
+    "test_a_year_beyond_python_does_not_make_a_page_unreadable": "it keeps Python's dates, not BSON's",
+    "test_an_index_of_our_name_with_another_definition_is_a_conflict": "its indexes lose their partial filters",
+    "test_preparing_twice_changes_nothing": "its indexes lose their partial filters",
+    "test_missing_indexes_are_noticed": "its indexes cannot be dropped by name in a collection that is proxied",
+    "test_ids_that_are_no_strings_become_strings": "it cannot hold an id of every BSON type",
+    "test_what_looks_like_a_database_reference_comes_back_as_it_went_in": "it never encodes what it keeps",
+}
+"""What mongomock cannot do, by the test that shows it."""
+
+Mode = Literal["auto", "single", "batch"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of the store under test; skips what it cannot do."""
+    name = str(request.param)
+    if name == "mongodb" and MONGODB_URI is None:
+        pytest.skip("JOBQUEUE_TEST_MONGODB_URI is not set")
+    if name == MOCK and (reason := MOCK_CANNOT.get(request.node.originalname)):
+        pytest.skip(f"mongomock: {reason}")
+    return name
+
+
+@pytest.fixture
+def uri(backend: str, request: pytest.FixtureRequest) -> str:
+    """Where the server of this backend is."""
+    return MONGODB_URI if backend == "mongodb" and MONGODB_URI else str(request.getfixturevalue("server_uri"))
+
+
+@pytest.fixture
+async def client(backend: str, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """A client of the store, closed by the repository that uses it."""
+    if backend == MOCK:
+        request.getfixturevalue("mock_takes_sort")
+        yield AsyncMongoMockClient(tz_aware=True)
+        return
+    driver = "pymongo" if backend == "embedded-pymongo" else "motor"
+    yield connect(Settings(driver=driver), request.getfixturevalue("uri"))
+
+
+@pytest.fixture
+def mock_takes_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyMongo passes `sort` to bulk updates since 4.11, which mongomock 4.3 does not know."""
+    add_update = mongomock.collection.BulkOperationBuilder.add_update
+
+    def without_sort(self: Any, *args: Any, sort: Any = None, **options: Any) -> Any:
+        return add_update(self, *args, **options)
+
+    monkeypatch.setattr(mongomock.collection.BulkOperationBuilder, "add_update", without_sort)
+
+
+@pytest.fixture
+def claim_mode() -> Mode:
+    """How jobs are claimed; tests override it."""
+    return "auto"
+
+
+@pytest.fixture
+def repository_on(backend: str, claim_mode: Mode) -> Callable[..., MongoJobRepository]:
+    """Makes a repository on a client, as the composition root does."""
+
+    def build(client: Any, database_name: str, clock: StandingClock) -> MongoJobRepository:
+        return MongoJobRepository(
+            client,
+            database_name,
+            claim_mode=claim_mode,
+            clock=clock,
+            features=Features(name=MOCK, version="") if backend == MOCK else None,
+            client_seconds=2.0,
+        )
+
+    return build
+
+
+@pytest.fixture
+async def bench(
+    backend: str,
+    client: Any,
+    repository_on: Callable[..., MongoJobRepository],
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Bench]:
+    """A repository on an empty database, which is dropped afterwards."""
+    database_name, faults, clock = f"test-{uuid4().hex}", Faults(), StandingClock()
+    jobs = repository_on(FaultyClient(client, faults), database_name, clock)
+    await jobs.prepare()
+    yield Bench(jobs, client[database_name]["jobs"], backend=backend, faults=faults, clock=clock)
+    await jobs.aclose()
+    if backend != MOCK:
+        with MongoClient[dict[str, object]](request.getfixturevalue("uri")) as dropper:
+            dropper.drop_database(database_name)

@@ -1,0 +1,208 @@
+"""Candidates in claim order, and claims that only one can win."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from bench import NOW, SECOND, Bench, ids
+
+from jobqueue.errors import Unavailable
+from jobqueue.job import Candidate, Job, JobId, LeaseId, Status
+
+MODES = ["auto", "single", "batch"]
+
+
+@pytest.fixture(params=MODES)
+def claim_mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class InAutoMode:
+    """How candidates are found does not depend on how they are claimed."""
+
+    @pytest.fixture
+    def claim_mode(self) -> str:
+        return "auto"
+
+
+class TestCandidates(InAutoMode):
+    async def test_the_highest_priority_runs_first_then_the_longest_due_then_by_id(self, bench: Bench) -> None:
+        made = [
+            bench.new(priority=priority, run_at=NOW - SECOND * late, queue=queue)
+            for priority in (-1, 0, 1000)
+            for late in (0, 5)
+            for queue in ("a", "b")
+        ]
+        random.Random(1).shuffle(made)
+        await bench.jobs.insert_many(made)
+
+        window = await bench.jobs.candidates(["a", "b", "none"], after=None, limit=100)
+
+        assert window.candidates == sorted(Candidate.of(job) for job in made)
+        assert window.complete
+
+    async def test_pages_of_candidates_go_on_where_the_last_ended(self, bench: Bench) -> None:
+        made = [bench.new(priority=number % 3, run_at=NOW - SECOND * (number % 2)) for number in range(30)]
+        await bench.jobs.insert_many(made)
+        seen: dict[Candidate, None] = {}
+
+        after, complete = None, False
+        while not complete:
+            window = await bench.jobs.candidates(["default"], after=after, limit=8)
+            after, complete = window.candidates[-1], window.complete
+            seen |= dict.fromkeys(window.candidates)
+
+        assert list(seen) == sorted(Candidate.of(job) for job in made)
+
+    async def test_a_window_is_complete_only_when_nothing_was_left_behind(self, bench: Bench) -> None:
+        await bench.add_many(4)
+
+        assert (await bench.jobs.candidates(["default"], after=None, limit=5)).complete
+        assert not (await bench.jobs.candidates(["default"], after=None, limit=4)).complete
+
+    async def test_more_queues_than_one_query_takes_keep_their_order(self, bench: Bench) -> None:
+        made = [bench.new(queue=f"q{number}", priority=number % 7) for number in range(250)]
+        for job in made:
+            await bench.put(**{"_id": job.id, "queue": job.queue, "status": "pending", "priority": job.priority})
+        await bench.raw.update_many({}, {"$set": {"runAt": NOW}})
+
+        window = await bench.jobs.candidates([job.queue for job in made], after=None, limit=50)
+
+        expected = sorted(Candidate(-job.priority, NOW, job.id, job.queue) for job in made)
+        assert window.candidates == expected[:50]
+        assert not window.complete
+
+    async def test_only_due_and_pending_jobs_of_these_queues_are_candidates(self, bench: Bench) -> None:
+        wanted = await bench.add()
+        await bench.add(queue="other")
+        await bench.add(status=Status.SCHEDULED, run_at=NOW + SECOND)
+        await bench.running()
+
+        assert await bench.candidate_ids("default") == [wanted.id]
+        assert (await bench.jobs.candidates([], after=None, limit=5)).complete
+
+    async def test_what_cannot_be_read_is_left_out_and_never_makes_a_window_look_complete(self, bench: Bench) -> None:
+        good = await bench.add(priority=-5)
+        pending = {"queue": "default", "status": "pending", "seq": 1}
+        await bench.put(_id=7, priority=1, runAt=NOW, **pending)
+        await bench.put(_id="no-date", priority=1, runAt="soon", **pending)
+        await bench.put(_id="no-number", priority="high", runAt=NOW, **pending)
+
+        full = await bench.jobs.candidates(["default"], after=None, limit=4)
+        all_of_them = await bench.jobs.candidates(["default"], after=None, limit=5)
+
+        assert [candidate.id for candidate in all_of_them.candidates] == [good.id]
+        assert all_of_them.complete
+        assert not full.complete
+
+        await bench.jobs.adopt(at=NOW, limit=10)
+
+        assert set(await bench.candidate_ids()) == {good.id, "7"}
+        assert await bench.status("no-date") is Status.FAILED
+
+
+async def test_a_claim_counts_the_attempt_and_shows_the_job_as_it_is_now(bench: Bench) -> None:
+    job = await bench.add(payload={"n": 1})
+    await bench.raw.update_one({"_id": job.id}, {"$set": {"retryCount": 2, "payload": {"n": 2}}})
+    lease = bench.lease()
+
+    won = await bench.jobs.claim([job.id], lease, at=NOW)
+
+    (claimed,) = won.jobs
+    assert (claimed.status, claimed.retry_count, claimed.payload) == (Status.PROCESSING, 3, {"n": 2})
+    assert (claimed.lease, claimed.started_at) == (lease, NOW)
+    assert await bench.jobs.get(job.id) == claimed
+
+
+async def test_each_of_many_jobs_is_claimed_by_one_of_many_claimers(bench: Bench) -> None:
+    jobs = await bench.add_many(60)
+    rng = random.Random(2)
+
+    async def claim_some() -> list[JobId]:
+        wanted = rng.sample(ids(jobs), 40)
+        return ids((await bench.jobs.claim(wanted, bench.lease(), at=NOW)).jobs)
+
+    won = Counter(job_id for some in await asyncio.gather(*(claim_some() for _ in range(8))) for job_id in some)
+
+    assert set(won.values()) == {1}
+    assert await bench.raw.count_documents({"status": "processing", "retryCount": 1}) == len(won)
+
+
+async def test_a_claim_wins_only_what_is_pending(bench: Bench) -> None:
+    jobs = await bench.add_many(3)
+    await bench.claim(jobs[1])
+
+    won = await bench.jobs.claim([*ids(jobs), JobId("gone")], bench.lease(), at=NOW)
+
+    assert set(ids(won.jobs)) == {jobs[0].id, jobs[2].id}
+    assert won.unreadable == []
+
+
+async def test_after_a_lost_answer_the_lease_tells_what_was_won(bench: Bench) -> None:
+    jobs = await bench.add_many(3)
+    lease = bench.lease()
+    for method in ("update_many", "find_one_and_update"):
+        bench.faults.lose_answer(method)
+
+    with pytest.raises(Unavailable):
+        await bench.jobs.claim(ids(jobs), lease, at=NOW)
+
+    won = await bench.jobs.claimed(ids(jobs), lease.id)
+    assert won.jobs
+    assert {job.retry_count for job in won.jobs} == {1}
+    assert (await bench.jobs.claimed(ids(jobs), LeaseId("other"))).jobs == []
+
+
+async def test_a_document_that_cannot_be_read_is_won_by_itself_and_can_be_quarantined(bench: Bench) -> None:
+    good, bad = await bench.add_many(2)
+    await bench.raw.update_one({"_id": bad.id}, {"$set": {"tags": {"not": "a list"}, "errors": "none"}})
+    lease = bench.lease()
+
+    won = await bench.jobs.claim([good.id, bad.id], lease, at=NOW)
+
+    assert ids(won.jobs) == [good.id]
+    ((claim, reason),) = won.unreadable
+    assert claim == (bad.id, lease.id)
+    assert "tags" in reason
+
+    await bench.jobs.quarantine(claim, reason, at=NOW)
+
+    shown = await bench.jobs.get(bad.id)
+    assert shown.status is Status.FAILED
+    assert shown.errors is not None
+    assert "tags" in shown.errors[0].message
+
+
+async def test_a_document_that_refuses_a_claim_fails_and_its_neighbours_run(bench: Bench) -> None:
+    jobs = await bench.add_many(5)
+    await bench.raw.update_one({"_id": jobs[2].id}, {"$set": {"retryCount": "none"}})
+
+    won = await bench.jobs.claim(ids(jobs), bench.lease(), at=NOW)
+
+    assert set(ids(won.jobs)) == {job.id for job in jobs if job != jobs[2]}
+    assert {job.retry_count for job in won.jobs} == {1}
+    document = await bench.stored(jobs[2].id)
+    assert document["status"] == "failed"
+    assert document["errors"][0]["type"] == "Unreadable"
+
+
+async def test_numbers_that_mongosh_wrote_as_doubles_are_read(bench: Bench) -> None:
+    job = await bench.add()
+    changes = {"retryCount": 1.0, "maxRetries": 4.0, "priority": 5.0, "timeoutSeconds": 3}
+    await bench.raw.update_one({"_id": job.id}, {"$set": changes})
+
+    won = await bench.jobs.claim([job.id], bench.lease(), at=NOW)
+
+    (claimed,) = won.jobs
+    assert isinstance(claimed, Job)
+    assert (claimed.retry_count, claimed.max_retries, claimed.priority) == (2, 4, 5)
+
+
+async def test_a_claim_of_nothing_wins_nothing(bench: Bench) -> None:
+    won = await bench.jobs.claim([], bench.lease(), at=NOW + timedelta(1))
+
+    assert (list(won.jobs), list(won.unreadable)) == ([], [])

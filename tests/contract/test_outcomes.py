@@ -1,0 +1,174 @@
+"""How attempts end: written once by their owner, recognised when repeated, refused to everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from bench import BOOM, LEASE, NOW, SECOND, Bench
+from faults import LOST, NO_MAJORITY
+
+from jobqueue.errors import InvalidJob, LeaseLost, OutcomeUnknown
+from jobqueue.job import MAX_ERRORS, Claim, JobId, Progress, Status
+
+
+async def test_a_late_worker_cannot_complete_a_reclaimed_job(bench: Bench) -> None:
+    zombie = await bench.running()
+    await bench.jobs.rescue(cutoff=NOW + 2 * LEASE, at=NOW, limit=10)
+    (owner,) = await bench.claim(await bench.jobs.get(zombie.job_id))
+
+    with pytest.raises(LeaseLost):
+        await bench.jobs.complete(zombie, "mine", at=NOW)
+    await bench.jobs.complete(owner, "its", at=NOW)
+    with pytest.raises(LeaseLost):
+        await bench.jobs.complete(zombie, "mine", at=NOW)
+
+    job = await bench.jobs.get(zombie.job_id)
+    assert (job.result, job.retry_count) == ("its", 2)
+
+
+async def test_leases_in_one_batch_are_pairs_not_sets(bench: Bench) -> None:
+    """Job a, rescued from lease 1 and claimed again under lease 2, while lease 1 still owns job b."""
+    first, second = await bench.claim(*await bench.add_many(2))
+    await bench.expire(first)
+    await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10)
+    (again,) = await bench.claim(await bench.jobs.get(first.job_id))
+
+    old, other = await asyncio.gather(
+        bench.jobs.complete(first, None, at=NOW), bench.jobs.complete(second, None, at=NOW), return_exceptions=True
+    )
+
+    assert isinstance(old, LeaseLost)
+    assert other is None
+    assert (await bench.jobs.get(again.job_id)).lease is not None
+
+
+async def test_outcomes_written_at_once_share_a_statement_where_they_are_alike(bench: Bench) -> None:
+    claims = await bench.claim(*await bench.add_many(30))
+    bench.faults.calls.clear()
+
+    await asyncio.gather(
+        *(bench.jobs.complete(claim, None, at=NOW) for claim in claims[:10]),
+        *(bench.jobs.complete(claim, {"n": number}, at=NOW) for number, claim in enumerate(claims[10:20])),
+        *(bench.jobs.fail(claim, BOOM, at=NOW) for claim in claims[20:]),
+    )
+
+    assert bench.faults.calls == ["bulk_write"]
+    assert [(await bench.jobs.get(claim.job_id)).result for claim in claims[:20]] == [
+        *[None] * 10,
+        *({"n": number} for number in range(10)),
+    ]
+    assert await bench.raw.count_documents({"status": "failed"}) == 10
+
+
+async def test_each_of_a_batch_is_told_its_own_end(bench: Bench) -> None:
+    mine, lost, gone = await bench.claim(*await bench.add_many(3))
+    await bench.change_lease(lost, id="another")
+    await bench.raw.delete_one({"_id": gone.job_id})
+
+    answers = await asyncio.gather(
+        *(bench.jobs.complete(claim, None, at=NOW) for claim in (mine, lost, gone)), return_exceptions=True
+    )
+
+    assert [type(answer) for answer in answers] == [type(None), LeaseLost, LeaseLost]
+    assert await bench.status(mine.job_id) is Status.COMPLETED
+
+
+@pytest.mark.parametrize("error", [LOST, NO_MAJORITY], ids=["lost", "no-majority"])
+async def test_an_outcome_whose_answer_was_lost_is_written_once_and_acknowledged(
+    bench: Bench, error: Exception
+) -> None:
+    completed, retried, released = await bench.claim(*await bench.add_many(3))
+    bench.faults.lose_answer("bulk_write", times=2, error=error)
+
+    await asyncio.gather(
+        bench.jobs.complete(completed, 1, at=NOW),
+        bench.jobs.retry(retried, BOOM, run_at=NOW + SECOND, at=NOW),
+        bench.jobs.release(released, at=NOW),
+    )
+
+    assert await bench.status(completed.job_id) is Status.COMPLETED
+    assert (await bench.jobs.get(retried.job_id)).errors == [BOOM]
+    assert (await bench.jobs.get(released.job_id)).retry_count == 0
+
+
+async def test_a_rescue_is_never_taken_for_the_owners_own_outcome(bench: Bench) -> None:
+    """After a lost answer the owner looks at `lastOutcome`; rescue and cancel must not write it."""
+    claim = await bench.running()
+    await bench.expire(claim)
+    await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10)
+
+    with pytest.raises(LeaseLost):
+        await bench.jobs.complete(claim, None, at=NOW)
+
+    assert await bench.status(claim.job_id) is Status.PENDING
+
+
+async def test_an_outcome_that_finds_no_server_for_long_is_unknown_and_can_be_repeated(bench: Bench) -> None:
+    claim = await bench.running()
+    bench.faults.fail("bulk_write", times=100)
+
+    with pytest.raises(OutcomeUnknown):
+        await bench.jobs.complete(claim, None, at=NOW)
+
+    bench.faults.clear()
+    await bench.jobs.complete(claim, None, at=NOW)
+    assert await bench.status(claim.job_id) is Status.COMPLETED
+
+
+async def test_a_result_that_cannot_be_stored_is_refused_at_once(bench: Bench) -> None:
+    claim, neighbour = await bench.claim(*await bench.add_many(2))
+
+    answers = await asyncio.gather(
+        bench.jobs.complete(claim, {"n": 2**63}, at=NOW),
+        bench.jobs.complete(neighbour, {"$n": {"a.b": 1}}, at=NOW),
+        return_exceptions=True,
+    )
+
+    assert isinstance(answers[0], InvalidJob)
+    assert await bench.status(claim.job_id) is Status.PROCESSING
+    assert (await bench.jobs.get(neighbour.job_id)).result == {"$n": {"a.b": 1}}
+
+
+async def test_errors_are_the_newest_few_and_their_messages_are_cut(bench: Bench) -> None:
+    claim = await bench.running(max_retries=100)
+    for attempt in range(MAX_ERRORS + 5):
+        error = BOOM.model_copy(update={"attempt": attempt, "message": "\u20ac" * 2000 + "\ud800"})
+        await bench.jobs.retry(claim, error, run_at=NOW, at=NOW)
+        await bench.jobs.promote(now=NOW, limit=1)
+        (claim,) = await bench.claim(await bench.jobs.get(claim.job_id))
+
+    errors = (await bench.jobs.get(claim.job_id)).errors
+
+    assert errors is not None
+    assert [error.attempt for error in errors] == list(range(5, MAX_ERRORS + 5))
+    # 2048 bytes hold 682 signs of three bytes.
+    assert errors[0].message == "\u20ac" * 682
+
+
+async def test_errors_that_are_no_list_do_not_keep_an_outcome_from_being_written(bench: Bench) -> None:
+    claim, neighbour = await bench.claim(*await bench.add_many(2))
+    await bench.raw.update_one({"_id": claim.job_id}, {"$set": {"errors": None}})
+
+    await asyncio.gather(bench.jobs.fail(claim, BOOM, at=NOW), bench.jobs.fail(neighbour, BOOM, at=NOW))
+
+    assert (await bench.jobs.get(claim.job_id)).errors == [BOOM]
+    assert (await bench.jobs.get(neighbour.job_id)).errors == [BOOM]
+
+
+async def test_progress_is_shown_while_the_lease_holds(bench: Bench) -> None:
+    claim = await bench.running()
+
+    await bench.jobs.report_progress(claim, Progress(percent=50, message="half"), at=NOW)
+    assert (await bench.jobs.get(claim.job_id)).progress == Progress(percent=50, message="half")
+
+    await bench.jobs.complete(claim, None, at=NOW)
+    with pytest.raises(LeaseLost):
+        await bench.jobs.report_progress(claim, Progress(percent=60), at=NOW)
+
+
+async def test_an_outcome_of_a_job_that_never_was_is_lost(bench: Bench) -> None:
+    lease = bench.lease()
+
+    with pytest.raises(LeaseLost):
+        await bench.jobs.complete(Claim(JobId("never"), lease.id), None, at=NOW)
