@@ -63,6 +63,10 @@ def _renderer(log_format: LogFormat, *, colors: bool) -> Processor:
     )
 
 
+def _put_first_what_is_read_first(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
 def _mask(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {key: _masked(value) for key, value in event.items()}
 
@@ -85,5 +89,6 @@ _PROCESSORS: tuple[Processor, ...] = (
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     structlog.processors.StackInfoRenderer(),
     structlog.processors.format_exc_info,
+    _put_first_what_is_read_first,
     _mask,
 )

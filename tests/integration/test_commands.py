@@ -1,0 +1,149 @@
+"""The commands as processes: what they print, how they refuse, and that Ctrl-C ends them in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from processes import PROGRAM
+
+from jobqueue.data_dir import DataDir
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "with a space"
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Starts the program in a process group of its own, with its data in the folder."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), *arguments],
+                env={**inherited, "JOBQUEUE_DATA_DIR": str(folder), **settings},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def banner_of(process: subprocess.Popen[str]) -> str:
+    """What it prints up to the last of the three calls."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    while sum("curl" in line for line in lines) < 3:
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.communicate()
+    return "".join(lines)
+
+
+def refusal_of(process: subprocess.Popen[str]) -> str:
+    """The one line that a process which does not start prints."""
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (1, "")
+    assert errors.count("\n") == 1, errors
+    return errors
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_calls_of_the_banner_work_as_they_stand(start: Start) -> None:
+    calls = re.findall(r"^ +(curl .+)$", banner_of(start("serve", "--port", "0")), re.MULTILINE)
+
+    posted, seen, listed = (
+        json.loads(subprocess.run(["sh", "-c", call], capture_output=True, check=True, timeout=60).stdout)
+        for call in calls
+    )
+
+    assert (posted["type"], posted["status"]) == ("email", "pending")
+    assert (seen["id"], seen["status"], seen["result"]) == (posted["id"], "completed", {"simulated": True})
+    assert listed == [seen]
+
+
+def test_ctrl_c_stops_the_service_in_order_and_the_database_after_it(start: Start, folder: Path) -> None:
+    serving = start("serve", "--port", "0")
+    banner_of(serving)
+    record = DataDir(folder).read()
+
+    os.killpg(serving.pid, signal.SIGINT)  # as the terminal does: to the whole group
+
+    _, errors = serving.communicate(timeout=60)
+    assert serving.returncode == 0
+    assert [json.loads(line)["event"] for line in errors.splitlines()] == ["started", "stopping", "stopped"]
+    assert record is not None
+    assert not any(process.is_alive() for process in record.processes)
+
+
+def test_api_and_worker_join_the_server_of_the_folder(start: Start) -> None:
+    (uri,) = re.findall(r"mongosh '(\S+)'", banner_of(start("serve", "--port", "0")))
+
+    for command, settings in (("api", {"JOBQUEUE_PORT": "0"}), ("worker", {"JOBQUEUE_SIMULATE": "true"})):
+        joined = start(command, **settings)
+        assert joined.stdout is not None
+        while not (line := joined.stdout.readline()).startswith("  MongoDB"):
+            assert line, joined.communicate()
+        assert uri in line
+
+
+@pytest.mark.parametrize("command", ["api", "worker"])
+def test_without_a_uri_and_without_a_server_to_join_it_says_what_to_do(command: str, start: Start) -> None:
+    refusal = refusal_of(start(command, JOBQUEUE_SIMULATE="true"))
+
+    assert "set JOBQUEUE_MONGODB_URI, or first start `jobqueue serve`" in refusal
+
+
+def test_a_worker_without_tasks_says_what_to_do(start: Start) -> None:
+    assert "give --tasks your_module, or set JOBQUEUE_SIMULATE=true" in refusal_of(start("worker"))
+
+
+def test_a_second_serve_in_one_folder_says_whose_it_is(start: Start, folder: Path) -> None:
+    first = start("serve", "--port", "0")
+    banner_of(first)
+
+    refusal = refusal_of(start("serve", "--port", "0"))
+
+    assert f"{folder} is in use by process {first.pid}" in refusal
+
+
+def test_a_port_that_is_taken_is_named_and_the_database_stopped_again(start: Start, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        refusal = refusal_of(start("serve", "--port", str(port)))
+
+    assert f"cannot listen on 127.0.0.1:{port}" in refusal
+    record = DataDir(folder).read()
+    assert record is not None
+    assert not any(process.is_alive() for process in record.processes)
+
+
+def test_a_database_that_does_not_answer_is_one_sentence_without_the_password(start: Start) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        uri = f"mongodb://me:s3cr3t@127.0.0.1:{closed.getsockname()[1]}/"
+
+        refusal = refusal_of(start("worker", JOBQUEUE_MONGODB_URI=uri, JOBQUEUE_SIMULATE="true"))
+
+    assert "MongoDB" in refusal
+    assert "s3cr3t" not in refusal
