@@ -17,7 +17,9 @@ PACKAGE = "graphene_django_graphiql_static"
 
 VENDOR = ("react.production.min.js", "react-dom.production.min.js", "graphql-ws.min.js", "graphiql.min.js")
 VENDOR_STYLE = "graphiql.min.css"
-OWN = ("start.js", "page.css", "operations.graphql")
+ASSETS = Path(__file__).parent / "assets"
+OPERATIONS = ASSETS / "operations.graphql"
+OWN = ("start.js", "page.css", OPERATIONS.name)
 
 POLICY = "; ".join(
     (
@@ -61,13 +63,13 @@ async def show_graphiql_asset(request: web.Request) -> web.StreamResponse:
     """What the page loads, by name; any other name is not found."""
     name = request.match_info["name"]
     if name in OWN:
-        return web.FileResponse(_folder(__package__, "assets") / name)
+        return web.FileResponse(ASSETS / name)
     if name in (*VENDOR, VENDOR_STYLE):
-        return web.FileResponse(_folder(PACKAGE, f"static/{PACKAGE}") / name)
+        return web.FileResponse(_vendor_folder() / name)
     raise web.HTTPNotFound
 
 
 @cache
-def _folder(package: str, name: str) -> Path:
-    with as_file(files(package).joinpath(*name.split("/"))) as path:
+def _vendor_folder() -> Path:
+    with as_file(files(PACKAGE) / "static" / PACKAGE) as path:
         return path

@@ -6,19 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NewType
 
 import strawberry
-from graphql import GraphQLError, ValueNode, value_from_ast_untyped
+from graphql import GraphQLError
 from strawberry.types.scalar import ScalarDefinition
 
 JSON = NewType("JSON", object)
 Timestamp = NewType("Timestamp", str)
-
-
-def _read_literal(node: ValueNode, variables: Mapping[str, Any] | None = None) -> Any:
-    try:
-        return value_from_ast_untyped(node, dict(variables or {}))
-    except ValueError:
-        # Python does not read integers of thousands of digits.
-        raise GraphQLError("has an integer beyond 64 bits; send it as a string", node) from None
 
 
 def _read_timestamp(value: Any) -> str:
@@ -33,7 +25,6 @@ SCALARS: Mapping[object, ScalarDefinition] = {
         description="Any JSON value: integers within 64 bits, finite numbers, at most 64 levels deep.",
         serialize=lambda value: value,
         parse_value=lambda value: value,
-        parse_literal=_read_literal,
     ),
     Timestamp: strawberry.scalar(
         name="DateTime",

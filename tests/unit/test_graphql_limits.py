@@ -1,0 +1,98 @@
+"""What an operation weighs, and that weighing a hostile one takes no time."""
+
+from __future__ import annotations
+
+import pytest
+from graphql import FragmentDefinitionNode, OperationDefinitionNode, get_introspection_query, parse
+from graphql.validation import validate
+
+from jobqueue.api.graphql.limits import (
+    MAX_ALIASES,
+    MAX_DEPTH,
+    MAX_LISTS,
+    MAX_TOKENS,
+    Scales,
+    Weight,
+    WeightLimit,
+)
+from jobqueue.api.graphql.page import OPERATIONS
+from jobqueue.api.graphql.schema import SCHEMA
+
+
+def weigh(document: str) -> Weight:
+    definitions = parse(document).definitions
+    scales = Scales(each for each in definitions if isinstance(each, FragmentDefinitionNode))
+    (operation,) = [each for each in definitions if isinstance(each, OperationDefinitionNode)]
+    return scales.weigh(operation.selection_set)
+
+
+@pytest.mark.parametrize(
+    ("document", "weight"),
+    [
+        ("{ Jobs { id } }", Weight(depth=2, aliases=0, lists=1)),
+        ("{ a: Jobs { b: id } c: Job { errors { at } } }", Weight(depth=3, aliases=3, lists=1)),
+        ("{ ... { Jobs { ... on Job { id } } } }", Weight(depth=2, aliases=0, lists=1)),
+        ("{ ...F ...F } fragment F on Query { a: Jobs { id } }", Weight(depth=2, aliases=2, lists=2)),
+        ("{ __schema { types { fields { name } } } }", Weight()),
+        ("{ a: __typename }", Weight(aliases=1)),
+        ("{ ...Nobody }", Weight()),
+        ("{ ...F } fragment F on Query { Jobs { id } ...F }", Weight(depth=2, lists=1)),
+    ],
+)
+def test_an_operation_weighs_what_it_asks_for_with_its_fragments_spread_out(document: str, weight: Weight) -> None:
+    assert weigh(document) == weight
+
+
+def test_fragments_that_double_a_hundred_times_are_weighed_at_once() -> None:
+    doubling = " ".join(f"fragment F{i} on Query {{ ...F{i + 1} ...F{i + 1} }}" for i in range(100))
+
+    weight = weigh(f"{{ ...F0 }} {doubling} fragment F100 on Query {{ a: Jobs {{ id }} }}")
+
+    assert weight == Weight(depth=2, aliases=2**100, lists=2**100)
+
+
+LEVELS = "errors { " * 20 + "at" + " }" * 20
+TOO_MUCH = {
+    f"{MAX_DEPTH} levels": "{ Jobs { " + LEVELS + " } }",
+    f"{MAX_ALIASES} aliases": "{" + " ".join(f"a{i}: __typename" for i in range(MAX_ALIASES + 1)) + "}",
+    f"{MAX_LISTS} of the fields": "{" + " ".join(f"a{i}: JobStatus {{ failed }}" for i in range(MAX_LISTS + 1)) + "}",
+}
+
+
+@pytest.mark.parametrize("limit", TOO_MUCH)
+async def test_an_operation_beyond_a_limit_is_refused_and_told_which(limit: str) -> None:
+    result = await SCHEMA.execute(TOO_MUCH[limit])
+
+    assert result.errors
+    assert result.data is None
+    (error,) = [each for each in result.errors if limit in each.message]
+    assert error.extensions == {"code": "LIMIT_EXCEEDED"}
+
+
+async def test_a_document_of_too_many_tokens_is_refused() -> None:
+    result = await SCHEMA.execute("{" + " __typename" * MAX_TOKENS + "}")
+
+    assert result.errors
+    assert str(MAX_TOKENS) in result.errors[0].message
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "{" + "Jobs {" * 300 + "id" + "}" * 301,
+        "{ Job(id: " + "[" * 300 + "]" * 300 + ") { id } }",
+        "{" + "... {" * 300 + "__typename" + "}" * 301,
+    ],
+    ids=["fields", "values", "fragments"],
+)
+async def test_a_document_that_is_nested_without_end_is_an_error_like_any_other(document: str) -> None:
+    result = await SCHEMA.execute(document)
+
+    assert result.errors
+    assert result.errors[0].extensions
+    assert result.errors[0].extensions["code"] in ("BAD_INPUT", "LIMIT_EXCEEDED")
+
+
+def test_the_ready_operations_and_introspection_are_within_the_limits() -> None:
+    for document in (OPERATIONS.read_text(encoding="utf-8"), get_introspection_query()):
+        assert validate(SCHEMA._schema, parse(document, max_tokens=MAX_TOKENS), [WeightLimit]) == []
