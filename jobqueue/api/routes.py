@@ -336,5 +336,5 @@ async def _continue(request: web.Request) -> None:
     """Ask for the body when the client waits for that; other expectations are nothing to fail for."""
     if request.version == HttpVersion11 and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # aiohttp takes a response whose writer has written something for one that was started.
+        # As aiohttp's own handler does: its error handling takes this count for that of the answer.
         request.writer.output_size = 0
