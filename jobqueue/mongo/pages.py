@@ -77,10 +77,10 @@ class Pages:
         found: list[Sized] = []
         while high > floor and clock() < deadline:
             low = max(floor, await self._low_end(which, high, width))
-            # One more than asked for tells whether there is a next page.
-            room = max_bytes - sum(one.size for one in found)
-            found += await self._read_window(which, low, high, limit=limit + 1 - len(found), max_bytes=room)
-            if len(found) > limit or sum(one.size for one in found) > max_bytes:
+            room = _Room(limit, max_bytes, found)
+            more = await self._read_window(which, low, high, room)
+            found += more
+            if more and room.is_exceeded_by(more):
                 return _cut(found)
             high, width = low, width * WIDENING
         return Page([one.job for one in found], high if high > floor else None)
@@ -112,16 +112,14 @@ class Pages:
         )
         return int(found[0]["seq"]) if found else 0
 
-    async def _read_window(
-        self, which: JobFilter, low: int, high: int, *, limit: int, max_bytes: int
-    ) -> Sequence[Sized]:
+    async def _read_window(self, which: JobFilter, low: int, high: int, room: _Room) -> Sequence[Sized]:
         # read: jobs newest first between two sequence numbers
         query, index = _by_seq(which.status, low, high)
         query |= _others(which)
         return await self._store.hinted(
             WHAT,
             index,
-            lambda hint: _collect(self._store.jobs.find(query, sort=NEWEST_FIRST, limit=limit, **hint), max_bytes),
+            lambda hint: _collect(self._store.jobs.find(query, sort=NEWEST_FIRST, limit=room.jobs, **hint), room),
         )
 
     async def _read_statuses(self, job_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
@@ -138,6 +136,20 @@ class Sized(NamedTuple):
 
     job: Job
     size: int
+
+
+class _Room:
+    """How much more goes into a page. One job more than fits is read: it tells that there is a next page."""
+
+    def __init__(self, limit: int, max_bytes: int, found: Sequence[Sized]) -> None:
+        self.jobs = limit + 1 - len(found)
+        self._bytes = max_bytes - sum(one.size for one in found)
+        self._is_first = not found
+
+    def is_exceeded_by(self, found: Sequence[Sized]) -> bool:
+        """Whether the last of these is the one too many. The first job of a page always fits."""
+        heavy = sum(one.size for one in found) > self._bytes
+        return len(found) >= self.jobs or (heavy and not (self._is_first and len(found) <= 1))
 
 
 def _by_seq(status: Status | None, low: int, high: int) -> tuple[Filter, str]:
@@ -164,14 +176,12 @@ def _micros(moment: datetime) -> int:
     return int(moment.timestamp() * 1000) * 1000
 
 
-async def _collect(cursor: Any, max_bytes: int) -> Sequence[Sized]:
-    """What the cursor has, up to the first that is beyond `max_bytes`."""
+async def _collect(cursor: Any, room: _Room) -> Sequence[Sized]:
+    """What the cursor has, up to the first that does not fit."""
     found: list[Sized] = []
-    size = 0
     async for document in cursor:
         found.append(Sized(read_or_salvage(document), len(bson.encode(document))))
-        size += found[-1].size
-        if size > max_bytes:
+        if room.is_exceeded_by(found):
             break
     await settled(cursor.close())
     return found

@@ -10,7 +10,7 @@ import pytest
 from bench import BOOM, LEASE, NOW, SECOND, Bench
 
 from jobqueue.errors import IllegalMove, LeaseLost
-from jobqueue.job import FINISHED, MOVES, Claim, Status
+from jobqueue.job import FINISHED, MOVES, Claim, LeaseId, Status
 
 Verb = Callable[[Bench, Claim], Awaitable[object]]
 
@@ -79,7 +79,7 @@ async def test_the_writes_of_a_lost_lease_change_nothing_and_say_so(bench: Bench
     before = await bench.stored(claim.job_id)
 
     with pytest.raises(LeaseLost):
-        await VERBS[name](bench, claim._replace(lease_id="another"))
+        await VERBS[name](bench, claim._replace(lease_id=LeaseId("another")))
 
     assert await bench.stored(claim.job_id) == before
 

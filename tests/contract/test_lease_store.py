@@ -1,0 +1,119 @@
+"""Renewing leases over a synchronous connection."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from bench import LEASE, NOW, Bench
+from databases import free_port
+
+from jobqueue.driver import lease_store
+from jobqueue.errors import Unavailable
+from jobqueue.job import JobId
+from jobqueue.mongo.leases import MongoLeaseStore
+from jobqueue.repository import Held
+from jobqueue.settings import Settings
+
+
+@pytest.fixture(params=["embedded-motor", "mongodb"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """It has a driver of its own, so the choice of driver makes no difference, and mongomock has no server."""
+    name = str(request.param)
+    if name == "mongodb":
+        request.getfixturevalue("mongodb_uri")
+    return name
+
+
+@pytest.fixture
+async def store(bench: Bench, uri: str) -> AsyncIterator[MongoLeaseStore]:
+    store = lease_store(Settings(database=bench.raw.database.name, lease_seconds=15), uri)
+    yield store
+    store.close()
+
+
+async def test_hello_tells_the_servers_clock(store: MongoLeaseStore) -> None:
+    hello = await asyncio.to_thread(store.hello)
+
+    assert abs(hello.local_time - datetime.now(UTC)) < timedelta(minutes=5)
+    assert hello.round_trip_seconds >= 0
+    assert hello.primary == (await asyncio.to_thread(store.hello)).primary
+
+
+async def test_a_renewal_lengthens_leases_and_never_shortens_them(bench: Bench, store: MongoLeaseStore) -> None:
+    claims = [await bench.running(), *await bench.claim(*await bench.add_many(2))]
+
+    await asyncio.to_thread(store.renew, claims, NOW + 2 * LEASE)
+    await asyncio.to_thread(store.renew, claims, NOW)
+
+    leases = [(await bench.jobs.get(claim.job_id)).lease for claim in claims]
+    assert {lease.expires_at for lease in leases if lease is not None} == {NOW + 2 * LEASE}
+
+
+async def test_only_the_owner_renews_and_updated_at_stays(bench: Bench, store: MongoLeaseStore) -> None:
+    claim, neighbour = await bench.claim(*await bench.add_many(2))
+    await bench.change_lease(claim, id="another")
+    before = await bench.stored(claim.job_id)
+
+    await asyncio.to_thread(store.renew, [claim, neighbour], NOW + 2 * LEASE)
+
+    assert await bench.stored(claim.job_id) == before
+    renewed = await bench.jobs.get(neighbour.job_id)
+    assert renewed.updated_at == NOW
+    assert renewed.lease is not None
+    assert renewed.lease.expires_at == NOW + 2 * LEASE
+
+
+async def test_a_renewed_lease_is_not_rescued(bench: Bench, store: MongoLeaseStore) -> None:
+    claim = await bench.running()
+    await bench.expire(claim)
+
+    async def renew() -> None:
+        await asyncio.to_thread(store.renew, [claim], NOW + LEASE)
+
+    bench.faults.meanwhile("bulk_write", renew)
+    rescued = await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10)
+
+    assert list(rescued.requeued) == []
+    await bench.jobs.complete(claim, None, at=NOW)
+
+
+async def test_a_look_tells_who_owns_a_job_and_whether_it_is_to_stop(bench: Bench, store: MongoLeaseStore) -> None:
+    running, asked, done = await bench.claim(*await bench.add_many(3))
+    await bench.jobs.cancel(asked.job_id, at=NOW)
+    await bench.jobs.complete(done, None, at=NOW)
+
+    held = await asyncio.to_thread(store.held, [running.job_id, asked.job_id, done.job_id, JobId("gone")])
+
+    assert held == {
+        running.job_id: Held(running.lease_id, cancel_requested=False),
+        asked.job_id: Held(asked.lease_id, cancel_requested=True),
+        done.job_id: Held(None, cancel_requested=False),
+    }
+
+
+async def test_renewing_nothing_asks_nobody(store: MongoLeaseStore) -> None:
+    store.renew([], NOW)
+    assert store.held([]) == {}
+
+
+def test_it_can_be_made_in_a_thread_and_gives_up_in_a_third_of_a_lease() -> None:
+    errors: list[Exception] = []
+
+    def use() -> None:
+        store = lease_store(Settings(lease_seconds=0.6), f"mongodb://127.0.0.1:{free_port()}/")
+        try:
+            store.hello()
+        except Unavailable as error:
+            errors.append(error)
+        finally:
+            store.close()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join(timeout=20)
+
+    assert [str(error) for error in errors] == ["cannot reach MongoDB: no MongoDB server could be reached"]

@@ -1,0 +1,196 @@
+"""Group commit: who waits for whom, what goes together, and that everybody gets an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from jobqueue.batching import BatchLimits, GroupCommit, Undelivered
+from jobqueue.errors import QueueFull, ShuttingDown
+
+
+class Store:
+    """Answers each batch when it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self._gates: list[asyncio.Future[None]] = []
+        self.arrived = asyncio.Event()
+
+    async def flush(self, batch: Sequence[str]) -> Sequence[str | BaseException]:
+        self.batches.append(list(batch))
+        gate = asyncio.get_running_loop().create_future()
+        self._gates.append(gate)
+        self.arrived.set()
+        await gate
+        return [ValueError(item) if item.startswith("bad") else item.upper() for item in batch]
+
+    def answer(self, number: int, error: Exception | None = None) -> None:
+        if error is None:
+            self._gates[number].set_result(None)
+        else:
+            self._gates[number].set_exception(error)
+
+    async def batch(self, number: int) -> list[str]:
+        """Wait until so many batches have arrived."""
+        async with asyncio.timeout(5):
+            while len(self.batches) <= number:
+                self.arrived.clear()
+                await self.arrived.wait()
+        return self.batches[number]
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store()
+
+
+def commit(store: Store, **limits: int) -> GroupCommit[str, str]:
+    return GroupCommit(store.flush, name="items", limits=BatchLimits(**limits))
+
+
+def submit(group: GroupCommit[str, str], *items: str, size: int = 1) -> list[asyncio.Task[str]]:
+    return [asyncio.create_task(group.submit(item, size=size)) for item in items]
+
+
+async def settle() -> None:
+    """Let everything that is ready run."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_is_submitted_in_one_turn_goes_together_and_at_once(store: Store) -> None:
+    tasks = submit(commit(store), "a", "b", "c")
+
+    assert await store.batch(0) == ["a", "b", "c"]
+
+    store.answer(0)
+    assert await asyncio.gather(*tasks) == ["A", "B", "C"]
+
+
+async def test_while_a_batch_is_in_flight_the_next_collects(store: Store) -> None:
+    group = commit(store)
+    first = submit(group, "a")
+    await store.batch(0)
+    second = submit(group, "b")
+    await settle()
+    third = submit(group, "c")
+    await settle()
+    assert store.batches == [["a"]]
+
+    store.answer(0)
+
+    assert await store.batch(1) == ["b", "c"]
+    store.answer(1)
+    assert await asyncio.gather(*first, *second, *third) == ["A", "B", "C"]
+
+
+async def test_only_full_batches_go_beside_one_in_flight_and_not_more_than_allowed(store: Store) -> None:
+    group = commit(store, items=2, in_flight=3)
+    tasks = submit(group, "a")
+    await store.batch(0)
+
+    tasks += submit(group, "b", "c", "d", "e", "f", "g", "h")
+    await settle()
+
+    assert store.batches == [["a"], ["b", "c"], ["d", "e"]]
+    for number, expected in enumerate([["a"], ["b", "c"], ["d", "e"], ["f", "g"], ["h"]]):
+        assert await store.batch(number) == expected
+        store.answer(number)
+    await asyncio.gather(*tasks)
+
+
+async def test_a_batch_ends_where_its_bytes_do_and_a_heavy_item_goes_alone(store: Store) -> None:
+    group = commit(store, bytes=10)
+    tasks = submit(group, "a", "b", size=6) + submit(group, "c", size=99)
+
+    for number, expected in enumerate([["a"], ["b"], ["c"]]):
+        assert await store.batch(number) == expected
+        store.answer(number)
+    await asyncio.gather(*tasks)
+
+
+async def test_an_error_reaches_only_the_caller_it_belongs_to(store: Store) -> None:
+    tasks = submit(commit(store), "good", "bad one", "good too")
+    await store.batch(0)
+    store.answer(0)
+
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert answers[0::2] == ["GOOD", "GOOD TOO"]
+    assert isinstance(answers[1], ValueError)
+
+
+async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store) -> None:
+    group = commit(store)
+    tasks = submit(group, "a", "b")
+    await store.batch(0)
+    store.answer(0, OSError("broken"))
+
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [OSError, OSError]
+    again = submit(group, "c")
+    await store.batch(1)
+    store.answer(1)
+    assert await asyncio.gather(*again) == ["C"]
+
+
+async def test_a_caller_who_is_cancelled_changes_nothing_for_the_others(store: Store) -> None:
+    tasks = submit(commit(store), "a", "b")
+    await store.batch(0)
+
+    tasks[0].cancel()
+    await settle()
+    store.answer(0)
+
+    assert await tasks[1] == "B"
+    assert tasks[0].cancelled()
+
+
+async def test_what_is_too_much_is_refused_by_number_and_by_bytes(store: Store) -> None:
+    group = commit(store, waiting_items=2, waiting_bytes=10)
+    tasks = submit(group, "a", "b")
+    await asyncio.sleep(0)
+
+    with pytest.raises(QueueFull):
+        await group.submit("c", size=1)
+    await store.batch(0)
+    with pytest.raises(QueueFull):
+        await group.submit("d", size=11)
+
+    store.answer(0)
+    await asyncio.gather(*tasks)
+
+
+async def test_a_callers_time_is_over_and_it_is_told_whether_its_item_was_sent(store: Store) -> None:
+    group = commit(store)
+    sent = asyncio.create_task(group.submit("a", size=1, seconds=0.01))
+    await store.batch(0)
+    waiting = asyncio.create_task(group.submit("b", size=1, seconds=0.01))
+
+    answers = await asyncio.gather(sent, waiting, return_exceptions=True)
+
+    assert [answer.sent for answer in answers if isinstance(answer, Undelivered)] == [True, False]
+    store.answer(0)
+    await settle()
+    assert store.batches == [["a"]]
+
+
+async def test_closing_waits_for_every_answer_and_takes_nothing_more(store: Store) -> None:
+    group = commit(store, items=1)
+    tasks = submit(group, "a", "b")
+    await store.batch(0)
+    closing = asyncio.create_task(group.aclose())
+    await settle()
+    with pytest.raises(ShuttingDown):
+        await group.submit("c", size=1)
+    for number in range(2):
+        await store.batch(number)
+        store.answer(number)
+
+    await closing
+
+    assert await asyncio.gather(*tasks) == ["A", "B"]
