@@ -10,13 +10,16 @@ from jobqueue.api.graphql.limits import (
     MAX_ALIASES,
     MAX_DEPTH,
     MAX_LISTS,
+    MAX_QUERY_LENGTH,
     MAX_TOKENS,
     Scales,
     Weight,
     WeightLimit,
 )
 from jobqueue.api.graphql.page import OPERATIONS
+from jobqueue.api.graphql.requests import GraphQLBody
 from jobqueue.api.graphql.schema import SCHEMA
+from jobqueue.errors import InvalidJob
 
 
 def weigh(document: str) -> Weight:
@@ -67,6 +70,13 @@ async def test_an_operation_beyond_a_limit_is_refused_and_told_which(limit: str)
     assert result.data is None
     (error,) = [each for each in result.errors if limit in each.message]
     assert error.extensions == {"code": "LIMIT_EXCEEDED"}
+
+
+def test_a_query_that_is_longer_than_any_that_people_write_is_refused_unread() -> None:
+    GraphQLBody.read({"query": "#" * MAX_QUERY_LENGTH})
+
+    with pytest.raises(InvalidJob, match=f"at most {MAX_QUERY_LENGTH} characters"):
+        GraphQLBody.read({"query": "#" * (MAX_QUERY_LENGTH + 1)})
 
 
 async def test_a_document_of_too_many_tokens_is_refused() -> None:

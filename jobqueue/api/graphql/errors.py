@@ -69,8 +69,13 @@ def code_of(problem: Problem) -> str:
     return CODES.get(problem.status, INTERNAL)
 
 
+def _cause(error: GraphQLError) -> Exception | None:
+    """The exception behind an error; None for what GraphQL itself has to say, such as of variables."""
+    return None if isinstance(error.original_error, GraphQLError) else error.original_error
+
+
 def _shown(error: GraphQLError) -> tuple[str, dict[str, Any]]:
-    original = error.original_error
+    original = _cause(error)
     if original is None:
         return error.message, {CODE: BAD_INPUT} | (error.extensions or {})
     if type(original) in NOT_EXECUTABLE:
@@ -93,7 +98,7 @@ def _extensions(original: Exception, problem: Problem) -> dict[str, Any]:
 
 
 def _log(error: GraphQLError) -> None:
-    original = error.original_error
+    original = _cause(error)
     if original is None or isinstance(original, (*NOT_EXECUTABLE, RecursionError)):
         return
     status = row_of(original).status
