@@ -299,5 +299,6 @@ async def _wait_or_kill(child: Child) -> None:
     try:
         await asyncio.wait_for(child.wait(), guardian.STOP_SECONDS + 5.0)
     except TimeoutError:
+        log.warning("guardian of the embedded server did not stop")
         child.kill()
         await child.wait()

@@ -183,6 +183,20 @@ async def test_the_server_goes_when_its_parent_is_killed(
     await gone(processes)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+async def test_the_server_goes_when_parent_and_guardian_are_killed(
+    folder: Path, start_parent: Callable[..., int]
+) -> None:
+    parent = start_parent()
+    guardian, server = processes_in(folder)
+
+    os.kill(guardian.pid, signal.SIGSTOP)  # so that it has no chance to do its duty
+    os.kill(parent, signal.SIGKILL)
+    os.kill(guardian.pid, signal.SIGKILL)
+
+    await gone((server,))
+
+
 async def test_a_start_after_everything_was_killed_just_works(
     folder: Path, first_port: int, start_parent: Callable[..., int]
 ) -> None:

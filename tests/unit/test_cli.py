@@ -101,6 +101,15 @@ def test_a_module_that_is_not_there_is_one_sentence_and_exit_code_1(capsys: pyte
     assert printed.err.count("\n") == 1
 
 
+def test_a_refusal_never_shows_a_password(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = tmp_path / "failing_tasks_of_a_test.py"
+    module.write_text("raise RuntimeError('no answer from mongodb://me:s3cr3t@db/')")
+
+    assert main(["tasks", "--tasks", str(module)]) == 1
+
+    assert "no answer from mongodb://***@db/" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("roles", "uri", "simulate", "has_tasks", "decided"),
     [
