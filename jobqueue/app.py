@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -90,6 +91,7 @@ async def run(
 
     Raises `Unavailable`, `SchemaConflict` or `ConfigurationError` when the start fails."""
     stop = _stop_on_signals()
+    _calm_the_garbage_collector()
     async with AsyncExitStack() as stack:
         engine = await Engine.start(settings, stack, registry=registry, mongodb_uri=mongodb_uri, workers=workers)
         base_url = await _listen(settings, stack, engine, http=http)
@@ -294,6 +296,13 @@ def _api(settings: Settings, engine: Engine, *, http: bool) -> web.Application:
         return build_health_api(engine.service, clock=engine.clock)
     limits = Limits(max_payload_bytes=settings.max_payload_bytes, max_bulk_bytes=settings.max_bulk_bytes)
     return build_api(engine.service, clock=engine.clock, limits=limits)
+
+
+def _calm_the_garbage_collector() -> None:
+    """What is loaded by now stays, and jobs in flight are many small objects that go without cycles: looking through
+    them at CPython's usual rhythm (every 700 new ones) took a quarter of the time spent on a job."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def _stop_on_signals() -> asyncio.Event:

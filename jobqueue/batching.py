@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from jobqueue.errors import QueueFull, ShuttingDown
+from jobqueue.errors import JobQueueError, QueueFull, ShuttingDown
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -72,17 +72,35 @@ class GroupCommit(Generic[Item, Answer]):
         self._scheduled = False
         self._closed = False
 
-    async def submit(self, item: Item, *, size: int, seconds: float | None = None) -> Answer:
-        """Answer for one item of `size` bytes. Raises what `flush` answered, `QueueFull`, `ShuttingDown`;
-        after `seconds` without an answer `Undelivered`."""
-        entry = self._enqueue(item, size)
-        if seconds is None:
-            answer = await entry.answer
-        else:
-            answer = await self._answer_within(entry, seconds)
+    async def submit(self, item: Item, *, size: int) -> Answer:
+        """Answer for one item of `size` bytes. Raises what `flush` answered, `QueueFull`, `ShuttingDown`."""
+        answer = await self._enqueue(item, size).answer
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    async def submit_all(
+        self, items: Sequence[tuple[Item, int]], *, seconds: float
+    ) -> Sequence[Answer | BaseException]:
+        """Answers for many items, each with its size, in their order. What `submit` would raise is an answer here,
+        and so is `Undelivered`, for those that have none after `seconds`."""
+        entries = [self._entry_or_error(item, size) for item, size in items]
+        waiting = [entry.answer for entry in entries if isinstance(entry, _Entry)]
+        if waiting:
+            await asyncio.wait(waiting, timeout=seconds)
+        return [self._answer_of(entry) if isinstance(entry, _Entry) else entry for entry in entries]
+
+    def _entry_or_error(self, item: Item, size: int) -> _Entry[Item, Answer] | JobQueueError:
+        try:
+            return self._enqueue(item, size)
+        except JobQueueError as error:
+            return error
+
+    def _answer_of(self, entry: _Entry[Item, Answer]) -> Answer | BaseException:
+        if entry.answer.done():
+            return entry.answer.result()
+        self._withdraw(entry)
+        return Undelivered(sent=entry.sent)
 
     async def aclose(self) -> None:
         """Take nothing more, and return when everything that was taken is answered."""
@@ -90,14 +108,6 @@ class GroupCommit(Generic[Item, Answer]):
         while self._line or self._in_flight:
             self._send_what_may_go()
             await asyncio.wait(self._in_flight)
-
-    async def _answer_within(self, entry: _Entry[Item, Answer], seconds: float) -> Answer | BaseException:
-        try:
-            async with asyncio.timeout(seconds):
-                return await entry.answer
-        except TimeoutError:
-            self._withdraw(entry)
-            raise Undelivered(sent=entry.sent) from None
 
     def _enqueue(self, item: Item, size: int) -> _Entry[Item, Answer]:
         if self._closed:

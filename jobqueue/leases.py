@@ -69,7 +69,8 @@ class LeaseKeeper:
         """Stop renewing this lease: its outcome is acknowledged, or it is lost."""
         with self._lock:
             self._leases.pop(claim, None)
-            self._told.difference_update([(claim, notice) for notice in Notice])
+            if self._told:
+                self._told.difference_update([(claim, notice) for notice in Notice])
 
     def claims(self) -> list[Claim]:
         """Every lease of the running table."""

@@ -74,31 +74,22 @@ class Inserts:
 
     async def insert(self, job: Job) -> Job:
         """Store one job. Raises as the port says."""
-        document = to_document(job)
-        size = encoded_size(document)
-        seconds = self._store.client_seconds + GRACE_SECONDS
-        try:
-            answer = await self._commit.submit(NewDocument(job, document), size=size, seconds=seconds)
-        except Undelivered as late:
-            if late.sent:
-                raise OutcomeUnknown(job.id, f"cannot {WHAT}: MongoDB did not answer in time") from None
-            raise Unavailable(f"cannot {WHAT}: too much is waiting to be written") from None
-        assert isinstance(answer, Job)  # errors are raised by the group commit
+        [answer] = await self.insert_many([job])
+        if isinstance(answer, JobQueueError):
+            raise answer
         return answer
 
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         """Store many jobs; one answer for each."""
-        return await asyncio.gather(*(self._insert_or_error(job) for job in jobs))
+        prepared = [_prepare(job) for job in jobs]
+        items = [(new, size) for new, size in prepared if isinstance(new, NewDocument)]
+        seconds = self._store.client_seconds + GRACE_SECONDS
+        answers = iter(await self._commit.submit_all(items, seconds=seconds))
+        return [_as_answer(next(answers), new) if isinstance(new, NewDocument) else new for new, _ in prepared]
 
     async def aclose(self) -> None:
         """Write what waits."""
         await self._commit.aclose()
-
-    async def _insert_or_error(self, job: Job) -> Answer:
-        try:
-            return await self.insert(job)
-        except JobQueueError as error:
-            return error
 
     async def _flush(self, batch: Sequence[NewDocument]) -> Sequence[Answer]:
         clock = asyncio.get_running_loop().time
@@ -171,6 +162,23 @@ class Inserts:
             "read the job that is there already", lambda: self._store.jobs.find_one({field: value})
         )
         return read_or_salvage(found) if found is not None else None
+
+
+def _prepare(job: Job) -> tuple[NewDocument | InvalidJob, int]:
+    document = to_document(job)
+    try:
+        return NewDocument(job, document), encoded_size(document)
+    except InvalidJob as error:
+        return error, 0
+
+
+def _as_answer(answer: Answer | BaseException, new: NewDocument) -> Answer:
+    if isinstance(answer, Job | JobQueueError):
+        return answer
+    if isinstance(answer, Undelivered) and not answer.sent:
+        return Unavailable(f"cannot {WHAT}: too much is waiting to be written")
+    reason = "MongoDB did not answer in time" if isinstance(answer, Undelivered) else type(answer).__name__
+    return OutcomeUnknown(new.job.id, f"cannot {WHAT}: {reason}")
 
 
 def encoded_size(document: Mapping[str, Any]) -> int:

@@ -167,16 +167,29 @@ async def test_what_is_too_much_is_refused_by_number_and_by_bytes(store: Store) 
 
 async def test_a_callers_time_is_over_and_it_is_told_whether_its_item_was_sent(store: Store) -> None:
     group = commit(store)
-    sent = asyncio.create_task(group.submit("a", size=1, seconds=0.01))
+    sent = asyncio.create_task(group.submit_all([("a", 1)], seconds=0.01))
     await store.batch(0)
-    waiting = asyncio.create_task(group.submit("b", size=1, seconds=0.01))
+    waiting = asyncio.create_task(group.submit_all([("b", 1)], seconds=0.01))
 
-    answers = await asyncio.gather(sent, waiting, return_exceptions=True)
+    answers = [*await sent, *await waiting]
 
     assert [answer.sent for answer in answers if isinstance(answer, Undelivered)] == [True, False]
     store.answer(0)
     await settle()
     assert store.batches == [["a"]]
+
+
+async def test_many_items_of_one_caller_each_get_their_own_answer(store: Store) -> None:
+    group = commit(store, waiting_items=3)
+    mine = asyncio.create_task(group.submit_all([("a", 1), ("bad one", 1), ("c", 1), ("too much", 1)], seconds=30))
+    await store.batch(0)
+    store.answer(0)
+
+    first, bad, third, refused = await mine
+
+    assert (first, third) == ("A", "C")
+    assert isinstance(bad, ValueError)
+    assert isinstance(refused, QueueFull)
 
 
 async def test_closing_waits_for_every_answer_and_takes_nothing_more(store: Store) -> None:
