@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,25 +31,22 @@ class Browser:
 
     async def __aenter__(self) -> Self:
         assert PROGRAM is not None
-        self._process = await asyncio.create_subprocess_exec(
-            PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-            "--remote-debugging-port=0", "--window-size=1400,1000", f"--user-data-dir={self._profile}", "about:blank",
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            await self._attach()
-        except BaseException:
-            await self._kill()
-            raise
+        async with AsyncExitStack() as stack:
+            self._process = await asyncio.create_subprocess_exec(
+                PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                "--remote-debugging-port=0", "--window-size=1400,1000", f"--user-data-dir={self._profile}",
+                "about:blank", stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            stack.push_async_callback(self._kill)
+            async with asyncio.timeout(START_SECONDS):
+                await self._attach(stack)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._listener.cancel()
-        await asyncio.gather(self._listener, return_exceptions=True)
-        await self._session.close()
-        await self._kill()
+        await self._stack.aclose()
 
     async def open(self, url: str) -> None:
         """Begin to load a page."""
@@ -71,6 +69,16 @@ class Browser:
             raise AssertionError(f"never true: {script}; complaints: {self.complaints}") from None
         return value
 
+    async def click(self, element: str) -> None:
+        """Click, as a hand does, into the middle of what an expression selects, as soon as it is there."""
+        await self.wait_for(f"Boolean({element})")
+        box = await self.evaluate(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({element}.getBoundingClientRect())"
+        )
+        where = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            await self.send("Input.dispatchMouseEvent", type=kind, **where)
+
     async def send(self, method: str, **parameters: Any) -> Message:
         """One command of the protocol, and its answer."""
         number = next(self._numbers)
@@ -82,16 +90,17 @@ class Browser:
         result: Message = answer["result"]
         return result
 
-    async def _attach(self) -> None:
-        async with asyncio.timeout(START_SECONDS):
-            address = await self._address()
-            self._session = aiohttp.ClientSession()
-            async with self._session.get(f"http://{address}/json") as response:
-                (page,) = [target for target in await response.json() if target["type"] == "page"]
-            self._socket = await self._session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0)
-            self._listener = asyncio.create_task(self._listen())
-            for domain in ("Page", "Runtime", "Network", "Log"):
-                await self.send(f"{domain}.enable")
+    async def _attach(self, stack: AsyncExitStack) -> None:
+        address = await self._address()
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        async with session.get(f"http://{address}/json") as response:
+            (page,) = [target for target in await response.json() if target["type"] == "page"]
+        self._socket = await session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=0)
+        listener = asyncio.create_task(self._listen())
+        stack.push_async_callback(asyncio.wait_for, listener, ANSWER_SECONDS)
+        stack.push_async_callback(self._socket.close)
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            await self.send(f"{domain}.enable")
 
     async def _address(self) -> str:
         assert self._process.stderr is not None

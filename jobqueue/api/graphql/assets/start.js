@@ -7,6 +7,7 @@
   socket.protocol = socket.protocol.replace("http", "ws");
   const fetcher = GraphiQL.createFetcher({
     url: "graphql",
+    enableIncrementalDelivery: false, // plain answers, which lastEnqueued can read
     wsClient: graphqlWs.createClient({ url: socket.href }),
   });
   const operations = await (await fetch("graphiql/operations.graphql")).text();
