@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Protocol
 
-from jobqueue.job import EPOCH, JobId, LeaseId
+from jobqueue.job import EPOCH, JobId, LeaseId, to_milliseconds
 
 CLOCK_STEP = timedelta(seconds=1)
 """A correction larger than this is a step: worth a log line, and a new start for the reaper's patience."""
@@ -30,6 +30,12 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The server's time: aware, UTC, whole milliseconds, never earlier than an answer before."""
+        ...
+
+    def surely_past(self) -> datetime:
+        """A time that has come on the server for certain, as far as the latest measurement goes: for deciding that
+        something of somebody else's is over. It follows a server whose clock was set back, and does not follow
+        this machine's when that is set."""
         ...
 
     def monotonic(self) -> float:
@@ -48,6 +54,7 @@ class ServerClock:
         self._offset = timedelta(0)
         self._latest = EPOCH
         self._latest_milliseconds = 0
+        self._measured: tuple[datetime, float] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -65,6 +72,13 @@ class ServerClock:
                 self._latest = EPOCH + timedelta(milliseconds=milliseconds)
             return self._latest
 
+    def surely_past(self) -> datetime:
+        """The latest measured time plus what has passed since; the epoch before the first measurement."""
+        if self._measured is None:
+            return EPOCH
+        measured, then = self._measured
+        return to_milliseconds(min(measured + timedelta(seconds=self.monotonic() - then), self.now()))
+
     def monotonic(self) -> float:
         """Seconds since some moment in the past."""
         return self._monotonic()
@@ -77,6 +91,7 @@ class ServerClock:
         """Take a newly measured offset. Returns whether it was a step rather than drift."""
         step = abs(offset - self._offset) > CLOCK_STEP
         self._offset = offset
+        self._measured = self.local_now() + offset, self.monotonic()
         return step
 
 

@@ -114,7 +114,7 @@ class Reaper(Duty):
         if self._contact.steady_seconds(self._clock.monotonic()) < self._patience_seconds:
             return False
         now = self._clock.now()
-        rescued = await self._jobs.rescue(cutoff=now - self._margin, at=now, limit=BATCH)
+        rescued = await self._jobs.rescue(cutoff=self._clock.surely_past() - self._margin, at=now, limit=BATCH)
         self._dispatcher.offer_candidates(rescued.requeued)
         counts = {"requeued": len(rescued.requeued), "failed": rescued.failed, "cancelled": rescued.cancelled}
         if any(counts.values()):

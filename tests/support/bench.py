@@ -29,6 +29,9 @@ class StandingClock:
     def now(self) -> datetime:
         return self.at
 
+    def surely_past(self) -> datetime:
+        return self.now()
+
     def monotonic(self) -> float:
         return self.at.timestamp()
 

@@ -143,6 +143,30 @@ def test_a_step_of_the_clock_is_told_but_not_the_first_measurement() -> None:
     assert meter.measured(NOW + timedelta(minutes=6), round_trip_seconds=0.01, primary="p1")
 
 
+def test_a_server_whose_clock_is_set_back_is_followed_where_others_are_judged() -> None:
+    local = LocalTime()
+    clock = ServerClock(local=local, monotonic=local)
+    clock.correct(timedelta(seconds=60))
+    before = clock.now()
+
+    clock.correct(timedelta(seconds=30))
+
+    assert clock.now() == before
+    assert clock.surely_past() == before - timedelta(seconds=30)
+
+
+def test_a_machine_whose_clock_is_set_does_not_think_that_others_are_late() -> None:
+    local, since_boot = LocalTime(), LocalTime()
+    clock = ServerClock(local=local, monotonic=since_boot)
+    clock.correct(timedelta(0))
+    before = clock.surely_past()
+
+    local.seconds += 300
+    since_boot.seconds += 1
+
+    assert clock.surely_past() == before + timedelta(seconds=1)
+
+
 def test_time_never_goes_back_when_the_offset_shrinks() -> None:
     local = LocalTime()
     clock = ServerClock(local=local)
