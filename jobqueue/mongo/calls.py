@@ -79,7 +79,9 @@ class Calls:
 
     async def attempt(self, call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
         """The answer of one call, or the driver's own error."""
-        return await asyncio.shield(self.spawn(self._within(call, seconds)))
+        task = self.spawn(self._within(call, seconds))
+        task.add_done_callback(_take_note)
+        return await asyncio.shield(task)
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """A task that this object owns and `drain` waits for."""
@@ -106,6 +108,12 @@ class Calls:
                 return await call()
         finally:
             self._room.release()
+
+
+def _take_note(task: asyncio.Task[Any]) -> None:
+    # Or asyncio would complain that nobody took the error of a call whose caller was cancelled.
+    if not task.cancelled():
+        task.exception()
 
 
 async def settled(value: Any) -> Any:

@@ -225,6 +225,8 @@ def _queue_count(name: str, rows: Mapping[tuple[Any, Any], Mapping[str, Any]]) -
 async def _close(stream: Any, look: asyncio.Task[Any] | None) -> None:
     if look is not None:
         await asyncio.wait([look])
+        if not look.cancelled():
+            look.exception()  # or asyncio would complain that nobody took it
     try:
         await settled(stream.close())
     except PyMongoError as error:
