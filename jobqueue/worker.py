@@ -48,6 +48,8 @@ MAX_UNACKNOWLEDGED = 2_000
 """Two full batches of the group commit."""
 LATE_CLAIM_SECONDS = 30.0
 """Longer than a claim can still be carried out after its answer was given up."""
+LEAST_OF_LEASE = 3
+"""A claim that was answered with less than this part of its lease left is given back unrun."""
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
@@ -226,7 +228,7 @@ class WorkerPool:
             won = await self._claim_until_settled(ids, lease, now)
         finally:
             self._claims_in_flight -= 1
-            self._reserved -= len(ids)
+            self._reserved -= len(ids) - len(won.jobs)
             self._busy.difference_update(set(ids) - {job.id for job in won.jobs})
         self._contention.observe(asked=len(ids), won=len(won.jobs))
         for job in won.jobs:
@@ -265,13 +267,16 @@ class WorkerPool:
         self._running[attempt.claim] = attempt
         limit = timedelta(seconds=self._executor.timeout_seconds(job)) + self._options.lease
         self._keeper.add(attempt.claim, expires_at=lease.expires_at, renew_until=self._clock.now() + limit)
-        if self._stopping:
+        # Answered late, it may be taken by another before it can be renewed.
+        late = lease.expires_at - self._clock.now() < self._options.lease / LEAST_OF_LEASE
+        if self._stopping or late:
             attempt.stop(Stop.SHUTDOWN)
         elif job.cancel_requested_at is not None:
             attempt.stop(Stop.CANCEL_REQUESTED)
         self._spawn(self._run(attempt))
 
     async def _run(self, attempt: Attempt) -> None:
+        self._reserved -= 1  # from here on the executor counts its slot
         try:
             ending = await self._executor.perform(attempt)
             self._wake()
