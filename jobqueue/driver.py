@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl, urlsplit
 import structlog
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, MongoClient
-from pymongo.errors import ConfigurationError as DriverConfigurationError
 from pymongo.errors import PyMongoError
 
 from jobqueue.errors import ConfigurationError
@@ -90,5 +89,4 @@ def _tell_what_is_overridden(uri: str) -> None:
 
 def _unusable(error: Exception) -> ConfigurationError:
     # The driver's sentence may quote the URI, and with it a password.
-    reason = type(error).__name__ if isinstance(error, DriverConfigurationError) else "not a MongoDB URI"
-    return ConfigurationError(f"JOBQUEUE_MONGODB_URI cannot be used: {reason}")
+    return ConfigurationError(f"JOBQUEUE_MONGODB_URI is no usable MongoDB URI ({type(error).__name__})")

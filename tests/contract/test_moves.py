@@ -137,6 +137,16 @@ async def test_redrive_makes_a_job_as_if_new_and_keeps_its_errors(bench: Bench) 
     assert job.errors == [BOOM]
 
 
+async def test_a_redriven_job_is_not_asked_to_stop_any_more(bench: Bench) -> None:
+    claim = await bench.running()
+    await bench.jobs.cancel(claim.job_id, at=NOW)
+    await bench.jobs.abandon(claim, at=NOW)
+
+    job = await bench.jobs.redrive(claim.job_id, at=NOW)
+
+    assert job.cancel_requested_at is None
+
+
 async def test_a_pruner_never_deletes_a_redriven_job(bench: Bench) -> None:
     claim = await bench.in_status(Status.FAILED)
 

@@ -1,0 +1,67 @@
+"""A database that takes connections and says nothing, as behind a silent partition: nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from bench import StandingClock
+from databases import DatabaseProcess, missing_server
+
+from jobqueue.clock import Identifiers
+from jobqueue.driver import connect
+from jobqueue.errors import OutcomeUnknown
+from jobqueue.job import Job
+from jobqueue.mongo import MongoJobRepository
+from jobqueue.settings import Settings
+
+CLIENT_SECONDS = 1.0
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[DatabaseProcess]:
+    if reason := missing_server():
+        pytest.skip(reason)
+    async with DatabaseProcess(tmp_path / "database") as server:
+        yield server
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_an_insert_without_an_answer_ends_in_doubt_and_may_be_repeated(
+    database: DatabaseProcess, driver: Literal["motor", "pymongo"]
+) -> None:
+    clock, identifiers = StandingClock(), Identifiers()
+    client = connect(Settings(driver=driver), database.uri)
+    jobs = MongoJobRepository(client, "silent", clock=clock, client_seconds=CLIENT_SECONDS)
+    await jobs.prepare()
+    now = clock.now()
+    first, job = [
+        Job(
+            id=identifiers.job_id(now),
+            created_at=now,
+            updated_at=now,
+            run_at=now,
+            seq=identifiers.seq(now),
+            insert_id=identifiers.token(),
+        )
+        for _ in range(2)
+    ]
+    await jobs.insert(first)
+
+    database.send(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(10 * CLIENT_SECONDS):
+            with pytest.raises(OutcomeUnknown) as doubt:
+                await jobs.insert(job)
+    finally:
+        database.send(signal.SIGCONT)
+
+    assert doubt.value.job_id == job.id
+    assert str(doubt.value) == "cannot store the job: MongoDB did not answer in time"
+    assert await jobs.insert(job) == job
+    assert await jobs.get(job.id) == job
+    await jobs.aclose()
