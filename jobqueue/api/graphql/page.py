@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 PACKAGE = "graphene_django_graphiql_static"
 """Made for Django; what is used of it are its static files."""
@@ -20,6 +20,9 @@ VENDOR_STYLE = "graphiql.min.css"
 ASSETS = Path(__file__).parent / "assets"
 OPERATIONS = ASSETS / "operations.graphql"
 OWN = ("start.js", "page.css", OPERATIONS.name)
+
+TYPES = {".js": "text/javascript", ".css": "text/css", ".graphql": "text/plain; charset=utf-8"}
+"""Not guessed: a machine may know other types for these, with which browsers would not run them."""
 
 POLICY = "; ".join(
     (
@@ -63,10 +66,14 @@ async def show_graphiql_asset(request: web.Request) -> web.StreamResponse:
     """What the page loads, by name; any other name is not found."""
     name = request.match_info["name"]
     if name in OWN:
-        return web.FileResponse(ASSETS / name)
+        return _file(ASSETS / name)
     if name in (*VENDOR, VENDOR_STYLE):
-        return web.FileResponse(_vendor_folder() / name)
+        return _file(_vendor_folder() / name)
     raise web.HTTPNotFound
+
+
+def _file(path: Path) -> web.FileResponse:
+    return web.FileResponse(path, headers={hdrs.CONTENT_TYPE: TYPES[path.suffix]})
 
 
 @cache
