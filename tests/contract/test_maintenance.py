@@ -29,6 +29,18 @@ async def test_a_scheduled_job_becomes_pending_when_it_is_due_and_not_before(ben
     assert [await bench.status(job.id) for job in (due, later)] == [Status.PENDING, Status.SCHEDULED]
 
 
+async def test_a_job_that_is_cancelled_while_the_stager_looks_stays_cancelled(bench: Bench) -> None:
+    job = await bench.add(status=Status.SCHEDULED, run_at=NOW)
+
+    async def cancel() -> None:
+        await bench.jobs.cancel(job.id, at=NOW)
+
+    bench.faults.meanwhile("update_many", cancel)
+    await bench.jobs.promote(now=NOW, limit=10)
+
+    assert await bench.status(job.id) is Status.CANCELLED
+
+
 async def test_promotion_takes_the_longest_due_first_and_says_that_more_is_due(bench: Bench) -> None:
     jobs = [await bench.add(status=Status.SCHEDULED, run_at=NOW - SECOND * late) for late in range(5)]
 

@@ -28,19 +28,22 @@ async def test_a_late_worker_cannot_complete_a_reclaimed_job(bench: Bench) -> No
 
 
 async def test_leases_in_one_batch_are_pairs_not_sets(bench: Bench) -> None:
-    """Job a, rescued from lease 1 and claimed again under lease 2, while lease 1 still owns job b."""
-    first, second = await bench.claim(*await bench.add_many(2))
-    await bench.expire(first)
+    """Job a is rescued from lease 1 and claimed again, with job c, under lease 2; lease 1 still owns job b. The
+    old attempt at a must not end under lease 2, though lease 2 is in the same batch."""
+    a, b, c = await bench.add_many(3)
+    old, neighbour = await bench.claim(a, b)
+    await bench.expire(old)
     await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10)
-    (again,) = await bench.claim(await bench.jobs.get(first.job_id))
+    again, other = await bench.claim(await bench.jobs.get(a.id), c)
 
-    old, other = await asyncio.gather(
-        bench.jobs.complete(first, None, at=NOW), bench.jobs.complete(second, None, at=NOW), return_exceptions=True
+    answers = await asyncio.gather(
+        *(bench.jobs.complete(claim, None, at=NOW) for claim in (old, neighbour, other)), return_exceptions=True
     )
 
-    assert isinstance(old, LeaseLost)
-    assert other is None
-    assert (await bench.jobs.get(again.job_id)).lease is not None
+    assert [type(answer) for answer in answers] == [LeaseLost, type(None), type(None)]
+    lease = (await bench.jobs.get(a.id)).lease
+    assert lease is not None
+    assert lease.id == again.lease_id
 
 
 async def test_outcomes_written_at_once_share_a_statement_where_they_are_alike(bench: Bench) -> None:
