@@ -47,9 +47,9 @@ class ServerClock:
     """The local clock, corrected to the server's. Safe to use from several threads."""
 
     def __init__(
-        self, *, local: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+        self, *, local: Callable[[], float] | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._local = local
+        self._local = local or _steady(monotonic)
         self._monotonic = monotonic
         self._offset = timedelta(0)
         self._latest = EPOCH
@@ -84,7 +84,7 @@ class ServerClock:
         return self._monotonic()
 
     def local_now(self) -> datetime:
-        """This machine's own time."""
+        """This machine's own time, as it was at the start and has gone on since."""
         return datetime.fromtimestamp(self._local(), UTC)
 
     def correct(self, offset: timedelta) -> bool:
@@ -93,6 +93,14 @@ class ServerClock:
         self._offset = offset
         self._measured = self.local_now() + offset, self.monotonic()
         return step
+
+
+def _steady(monotonic: Callable[[], float]) -> Callable[[], float]:
+    """The wall clock of this moment, carried on by a clock that nobody can set. Were the wall clock itself used, a
+    step forward would be in `now` until the next measurement, and stay there, since `now` never goes back: this
+    process would take every lease of the others for expired."""
+    ahead = time.time() - monotonic()
+    return lambda: ahead + monotonic()
 
 
 class OffsetMeter:

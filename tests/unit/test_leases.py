@@ -1,3 +1,4 @@
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -165,6 +166,15 @@ def test_a_machine_whose_clock_is_set_does_not_think_that_others_are_late() -> N
     since_boot.seconds += 1
 
     assert clock.surely_past() == before + timedelta(seconds=1)
+
+
+def test_setting_the_clock_of_a_machine_does_not_move_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, wall = ServerClock(), time.time
+    before = clock.now()
+
+    monkeypatch.setattr(time, "time", lambda: wall() + 3600)
+
+    assert clock.now() - before < timedelta(minutes=30)
 
 
 def test_time_never_goes_back_when_the_offset_shrinks() -> None:
