@@ -16,8 +16,8 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -30,6 +30,7 @@ from jobqueue.api.handlers import Limits
 from jobqueue.api.routes import build_api, build_health_api
 from jobqueue.clock import Identifiers, OffsetMeter, ServerClock
 from jobqueue.dispatch import Dispatcher, SignallingDispatcher
+from jobqueue.doctor import Inspector
 from jobqueue.driver import connect, lease_store
 from jobqueue.errors import ConfigurationError, Unavailable
 from jobqueue.job import Claim, WorkerId
@@ -46,6 +47,9 @@ from jobqueue.maintenance import (
     Stager,
 )
 from jobqueue.mongo import MongoJobRepository
+from jobqueue.mongo.calls import settled
+from jobqueue.mongo.inspection import MongoInspector
+from jobqueue.mongo.store import Store
 from jobqueue.repository import JobRepository, LeaseStore, WorkerRecord
 from jobqueue.retry import BackoffPolicy
 from jobqueue.service import JobService
@@ -102,6 +106,18 @@ async def run(
         await engine.drain(settings.shutdown_grace_seconds)
     log.info("stopped")
     return 0
+
+
+@asynccontextmanager
+async def inspecting(settings: Settings, mongodb_uri: str) -> AsyncIterator[Inspector]:
+    """The doctor's view of the database of this URI. Nothing is changed by connecting."""
+    client = connect(settings, mongodb_uri)
+    store = Store(client, settings.database)
+    try:
+        yield MongoInspector(store, clock=ServerClock())
+    finally:
+        await store.calls.drain()
+        await settled(client.close())
 
 
 class Engine:

@@ -7,10 +7,12 @@ Standard output is for people; the log goes to standard error.
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -19,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from jobqueue import __version__, banner, logs
 from jobqueue.builtin import BUILT_IN, simulation
+from jobqueue.doctor import DEFAULT_LIMIT, Examination, as_text, examine, treat
 from jobqueue.embedded import EmbeddedServer, join
 from jobqueue.errors import ConfigurationError, JobQueueError
 from jobqueue.loading import load
@@ -140,6 +143,43 @@ def tasks(modules: tuple[str, ...]) -> int:
             "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         )
     return 0
+
+
+@program.command()
+@_options(
+    click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything."),
+    click.option("--json", "as_json", is_flag=True, help="Report as JSON."),
+    click.option(
+        "--limit", type=click.IntRange(min=1), default=DEFAULT_LIMIT, help="Newest jobs of each state to read."
+    ),
+    _DATA_DIR,
+)
+def doctor(fix: bool, as_json: bool, limit: int, **overrides: Any) -> int:
+    """Look for broken invariants in a live database, and say what to do.
+
+    Changes nothing without --fix. Exits with 0 when nothing is found (any more), else with 1. Without
+    JOBQUEUE_MONGODB_URI it looks at the embedded server of a `jobqueue serve` with the same data folder."""
+    settings = load_settings(**overrides)
+    logs.configure(settings.log_level, settings.log_format)
+    examination, mended = asyncio.run(_examine(settings, limit=limit, fix=fix))
+    if as_json:
+        click.echo(json.dumps({**examination.as_json(), "mended": mended}, indent=2))
+    else:
+        click.echo(as_text(examination, mended))
+    return 0 if examination.healthy else 1
+
+
+async def _examine(settings: Settings, *, limit: int, fix: bool) -> tuple[Examination, Mapping[str, int]]:
+    from jobqueue.app import inspecting  # here, so that --help does not wait for drivers to be imported
+
+    lease = timedelta(seconds=settings.lease_seconds)
+    uri = join(settings.data_dir) if settings.mongodb_uri is None else settings.mongodb_uri.get_secret_value()
+    async with inspecting(settings, uri) as inspector:
+        examination = await examine(inspector, lease=lease, limit=limit)
+        if not fix:
+            return examination, {}
+        mended = await treat(inspector, examination)
+        return await examine(inspector, lease=lease, limit=limit), mended
 
 
 def decide_simulation(settings: Settings, roles: Roles, *, has_tasks: bool) -> bool:

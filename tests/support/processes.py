@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,10 +21,9 @@ START_SECONDS = 60.0
 class ServiceProcess:
     """One `jobqueue` process. Its JSON log is read as it comes; `events` keeps the latest lines."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] = {}) -> None:
-        self._arguments = arguments
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
-        self._env = {**inherited, "JOBQUEUE_LOG_FORMAT": "json", **env}
+    def __init__(self, *arguments: str, env: Mapping[str, str] = {}, program: Sequence[str] = (str(PROGRAM),)) -> None:
+        self._arguments = [*program, *arguments]
+        self._env = _environment(env)
         self.events: deque[dict[str, Any]] = deque(maxlen=20_000)
         self.output: list[str] = []
         self._news = asyncio.Condition()
@@ -43,7 +42,6 @@ class ServiceProcess:
         """Start it and wait until it says that it is up."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(PROGRAM),
             *self._arguments,
             env=self._env,
             cwd=ROOT,
@@ -127,6 +125,32 @@ class ServiceProcess:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             self.output.append(line.decode())
+
+
+async def run_command(
+    *arguments: str, env: Mapping[str, str], program: Sequence[str] = (str(PROGRAM),), seconds: float = 60.0
+) -> tuple[int, str, str]:
+    """Run a command to its end; returns its exit code and what it wrote to standard output and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *program,
+        *arguments,
+        env=_environment(env),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(seconds):
+        output, log = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), log.decode()
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment, with no settings but these."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("JOBQUEUE_")}
+    return {**inherited, "JOBQUEUE_LOG_FORMAT": "json", **env}
 
 
 def _parse(line: bytes) -> dict[str, Any]:
