@@ -54,6 +54,10 @@ class DatabaseProcess:
             self._process.kill()
         await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 

@@ -1,0 +1,93 @@
+"""Processes die at random moments, for many rounds, and at the end every accepted job is finished and explained.
+
+The short form runs with every `make test`, the long one with `make soak`. A failing run names its seed;
+JOBQUEUE_TEST_SEED=n plays the same accidents again (the operating system adds chance of its own).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+from audit import Audit, assert_clean, finished_jobs
+from databases import DatabaseProcess
+from fleet import Accidents, Callers, Fleet
+from observers import Witness
+
+Settings = Callable[..., dict[str, str]]
+SEED = int(os.environ.get("JOBQUEUE_TEST_SEED", time.time_ns() % 1_000_000))
+LEASE_SECONDS = 2.0
+MANY_ATTEMPTS = {"MAX_RETRIES": "50", "LEASE_SECONDS": str(LEASE_SECONDS)}
+"""So that no job runs out of them, however often it is hit."""
+
+
+@dataclass(frozen=True)
+class Storm:
+    """How much of it. `each_round` happens in a random order, `rounds` times."""
+
+    jobs: int
+    rounds: int
+    each_round: tuple[str, ...]
+    apart_seconds: float
+    patience_seconds: float
+
+
+PROCESSES = ("kill_worker", "kill_worker", "kill_api", "kill_database")
+FREEZES = ("freeze_worker", "freeze_database", "kill_worker")
+SHORT = [
+    pytest.param(Storm(1_000, 2, PROCESSES, 0.5, 60), id="kills"),
+    pytest.param(Storm(500, 1, FREEZES, 0.5, 60), id="freezes"),
+]
+LONG = [
+    pytest.param(Storm(10_000, 15, PROCESSES, 3.0, 600), id="kills"),
+    pytest.param(Storm(10_000, 8, FREEZES, 3.0, 600), id="freezes"),
+    pytest.param(Storm(10_000, 40, ("kill_worker",), 2.0, 600), id="workers only"),
+]
+
+
+async def weather(
+    storm: Storm, settings_for: Settings, database: DatabaseProcess, witness: Witness
+) -> tuple[Audit, list[str]]:
+    """Post jobs and let accidents happen until both are over, then look at what is left."""
+    print(f"JOBQUEUE_TEST_SEED={SEED}")
+    random, started = Random(SEED), time.monotonic()
+    async with Fleet(settings_for(**MANY_ATTEMPTS), workers=3) as fleet:
+        callers = Callers(fleet.url, Random(SEED + 1), total=storm.jobs)
+        accidents = Accidents(fleet, database, random, lease_seconds=LEASE_SECONDS)
+        names = [name for _ in range(storm.rounds) for name in accidents.shuffled(list(storm.each_round))]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(callers.run())
+            group.create_task(accidents.happen(names, apart_seconds=storm.apart_seconds))
+        jobs = await finished_jobs(database.uri, callers.accepted, seconds=storm.patience_seconds)
+    audit = Audit(jobs, callers.accepted, callers.in_doubt, witness)
+    print(json.dumps({**audit.figures(), "accidents": len(names), "seconds": round(time.monotonic() - started)}))
+    return audit, accidents.happened
+
+
+@pytest.mark.parametrize("storm", SHORT)
+async def test_whatever_dies_every_accepted_job_ends_once_and_is_explained_by_its_attempts(
+    storm: Storm, settings_for: Settings, database: DatabaseProcess, witness: Witness
+) -> None:
+    audit, happened = await weather(storm, settings_for, database, witness)
+
+    assert_clean(audit)
+    assert len(happened) == storm.rounds * len(storm.each_round)
+    assert audit.repeated > 0, "no attempt was hit: the test shows nothing"
+    assert len(audit.accepted) > storm.jobs / 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("storm", LONG)
+async def test_in_a_long_storm_too(
+    storm: Storm, settings_for: Settings, database: DatabaseProcess, witness: Witness
+) -> None:
+    audit, _ = await weather(storm, settings_for, database, witness)
+
+    assert_clean(audit)
+    assert audit.repeated > 0
