@@ -50,12 +50,15 @@ class Contention:
         elif won == asked:
             self._shares = max(self._shares // 2, 1)
 
-    def share(self, window: Window) -> Window:
-        """The part of a window that this process should try. A window that is all there is stays whole."""
-        if self._shares == 1 or window.complete:
+    def share(self, window: Window, *, busy: Container[JobId]) -> Window:
+        """The part of a window that this process should try: some of the most urgent, since what is left to others
+        must not be passed over for something less urgent. A window that is all there is stays whole."""
+        free = [candidate for candidate in window.candidates if candidate.id not in busy]
+        if self._shares == 1 or window.complete or not free:
             return window
-        mine = [candidate for candidate in window.candidates if self._is_mine(candidate)]
-        return Window([*mine, window.candidates[-1]], window.complete)
+        urgent = [candidate for candidate in free if candidate.rank == free[0].rank]
+        mine = [candidate for candidate in urgent if self._is_mine(candidate)]
+        return Window([*mine, urgent[-1]] if mine else urgent, complete=False)
 
     def _is_mine(self, candidate: Candidate) -> bool:
         return zlib.crc32(candidate.id.encode(), zlib.crc32(self._salt)) % self._shares == 0
@@ -93,6 +96,7 @@ class Poller:
         self._head_seen_at = float("-inf")
         self._available = True
         self._missed = False
+        self._shared = False
 
     def serves(self, queue: str) -> bool:
         """Whether jobs of this queue are to be run here."""
@@ -105,7 +109,8 @@ class Poller:
 
     def taken(self) -> None:
         """Candidates were taken from the queue; if little is left and the store has more, fetch it."""
-        if not self._ready.complete and len(self._ready) < self._window // 2:
+        few = 1 if self._shared else self._window // 2
+        if not self._ready.complete and len(self._ready) < few:
             self._wake.set()
 
     def missed(self) -> None:
@@ -145,13 +150,16 @@ class Poller:
         if not queues:
             return self._ready.look(Window([], complete=True), from_head=True)
         window = await self._jobs.candidates(queues, after=after, limit=self._window)
-        found = self._ready.look(self._contention.share(window), from_head=after is None, busy=self._busy)
+        share = self._contention.share(window, busy=self._busy)
+        self._shared = share is not window
+        found = self._ready.look(share, from_head=after is None, busy=self._busy)
         self._on_found()
         return found
 
     def _continue_after(self) -> Candidate | None:
         head_is_old = self._clock.monotonic() - self._head_seen_at >= self._poll_seconds
-        return None if head_is_old else self._ready.horizon
+        # After a share: what was left to others, and is still there when that is taken, comes first.
+        return None if head_is_old or self._shared else self._ready.horizon
 
     async def _pause(self, found: int, *, took: float) -> None:
         if self._missed and self._ready.complete:
