@@ -4,9 +4,12 @@ JobQueueError
 ├── InvalidJob          what the client sent cannot become a job (all problems at once)
 ├── JobNotFound         no job has this id
 ├── DuplicateJob        the id, idempotency key or unique key is taken by another job
+├── KeyReused           the idempotency key was used before, for another request
+├── KeyInUse            the first request with this idempotency key is still under way
 ├── IllegalMove         the job is in a state from which this move is not allowed
 ├── LeaseLost           this attempt no longer owns the job; whatever it wanted to write was not written
 ├── QueueFull           too much is waiting here; try again later
+├── RateLimited         more is enqueued than may be in a second; try again later
 ├── ShuttingDown        this process takes no more work
 ├── Unavailable         MongoDB did not answer; nothing was changed, or the caller may not care
 │   └── OutcomeUnknown  the write may or may not have happened; repeating it by the same id is safe
@@ -64,6 +67,23 @@ class DuplicateJob(JobQueueError):
         self.existing = existing
 
 
+class KeyReused(JobQueueError):
+    """This idempotency key stands for another request already: the one that made `job_id`."""
+
+    def __init__(self, key: str, job_id: JobId | str) -> None:
+        super().__init__(f"the idempotency key {key!r} was used before, for another request")
+        self.key = key
+        self.job_id = job_id
+
+
+class KeyInUse(JobQueueError):
+    """The first request with this idempotency key is still under way; what becomes of it is not known yet."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the first request with the idempotency key {key!r} is still under way")
+        self.key = key
+
+
 class IllegalMove(JobQueueError):
     """The job is in a state from which this move is not allowed."""
 
@@ -88,6 +108,15 @@ class QueueFull(JobQueueError):
 
     def __init__(self, detail: str, *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RateLimited(JobQueueError):
+    """More is enqueued than the `limit` of jobs a second. `retry_after_seconds` is when to try again."""
+
+    def __init__(self, *, limit: int, retry_after_seconds: int) -> None:
+        super().__init__(f"at most {limit} jobs a second are accepted, by all processes together")
+        self.limit = limit
         self.retry_after_seconds = retry_after_seconds
 
 

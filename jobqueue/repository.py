@@ -220,6 +220,18 @@ class JobRepository(Protocol):
         """How many jobs stand in `status`, counted up to `limit`."""
         ...
 
+    async def count_waiting(self, queue: str | None, limit: int) -> int:
+        """How many jobs are pending or scheduled, in one queue or (None) in all, counted up to `limit`."""
+        ...
+
+    async def read_meter(self, name: str) -> int:
+        """A number that all processes share, 0 at first."""
+        ...
+
+    async def move_meter(self, name: str, *, seen: int, to: int) -> bool:
+        """Set it, only while it is as it was seen. Returns whether it was."""
+        ...
+
     async def count_by_status(self) -> Mapping[Status, int]:
         """How many jobs stand in each state, all states named. Costs what it counts. The numbers are those of one
         moment where the server has snapshot reads; elsewhere a job that moves meanwhile may be missed or doubled."""

@@ -65,6 +65,18 @@ class Settings(BaseSettings):
 
     max_payload_bytes: int = Field(1 << 20, ge=1, le=8 << 20, description="largest body of one job")
     max_bulk_bytes: int = Field(16 << 20, ge=1, le=64 << 20, description="largest body of a bulk request")
+    max_pending: int = Field(
+        100_000, ge=1, le=100_000_000, description="jobs that may wait, due or not; more are refused with 503"
+    )
+    max_pending_per_queue: int | None = Field(
+        None, ge=1, le=100_000_000, description="the same for each queue; without it only the total is limited"
+    )
+    rate_limit: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="jobs accepted a second by all processes together, set alike in each; more are refused with 429",
+    )
     retention_completed_seconds: float = Field(
         float(DAY_SECONDS), ge=0, description="how long completed and cancelled jobs are kept"
     )

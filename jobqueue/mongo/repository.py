@@ -28,6 +28,7 @@ from jobqueue.mongo.claims import ClaimMode, Claims
 from jobqueue.mongo.documents import plain, unreadable_error
 from jobqueue.mongo.indexes import check_indexes, ensure_indexes
 from jobqueue.mongo.inserts import Inserts
+from jobqueue.mongo.limits import Limits
 from jobqueue.mongo.moves import Filter, Update
 from jobqueue.mongo.outcomes import Outcomes
 from jobqueue.mongo.overview import Overview
@@ -78,6 +79,7 @@ class MongoJobRepository:
         self._claims = Claims(self._store, mode=claim_mode)
         self._pages = Pages(self._store, clock)
         self._overview = Overview(self._store)
+        self._limits = Limits(self._store)
         self._sweeps = Sweeps(self._store)
         self._wakeups = Wakeups(self._store, clock)
         self._adoption = Adoption(self._store, identifiers or Identifiers())
@@ -125,6 +127,15 @@ class MongoJobRepository:
 
     async def count(self, status: Status, *, limit: int) -> int:
         return await self._pages.count(status, limit=limit)
+
+    async def count_waiting(self, queue: str | None, limit: int) -> int:
+        return await self._limits.count_waiting(queue, limit)
+
+    async def read_meter(self, name: str) -> int:
+        return await self._limits.read_meter(name)
+
+    async def move_meter(self, name: str, *, seen: int, to: int) -> bool:
+        return await self._limits.move_meter(name, seen=seen, to=to)
 
     async def count_by_status(self) -> Mapping[Status, int]:
         return await self._overview.count_by_status()

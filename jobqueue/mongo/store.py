@@ -36,7 +36,7 @@ BY_ID = "_id_"
 
 
 class Store:
-    """The three collections of one database."""
+    """The collections of one database."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Store:
         # A change stream is refused any other read concern.
         self.watched_signals = self.database.get_collection("signals", read_concern=ReadConcern("majority"))
         self.workers = self._pinned("workers", HASTY)
+        self.limits = self._pinned("limits", HASTY)
         self.calls = Calls(calls_in_flight())
         self.client_seconds = client_seconds
         self.features = features or Features(name="unknown", version="")

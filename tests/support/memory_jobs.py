@@ -22,6 +22,9 @@ class MemoryJobs:
         self.jobs: dict[str, Job] = {}
         self.broken: Exception | None = None
         self.live_workers: list[WorkerRecord] = []
+        self.holding: asyncio.Event | None = None
+        self.counts = 0
+        self.meters: dict[str, int] = {}
         self.looks = 0
 
     def put(self, job_id: str, **changes: Any) -> Job:
@@ -31,8 +34,13 @@ class MemoryJobs:
 
     async def insert(self, job: Job) -> Job:
         self._fail_when_broken()
+        if self.holding is not None:
+            await self.holding.wait()
         if job.id in self.jobs:
             raise DuplicateJob("id", job.id, existing=self.jobs[job.id])
+        for other in self.jobs.values():
+            if job.idempotency_key is not None and job.idempotency_key == other.idempotency_key:
+                raise DuplicateJob("idempotencyKey", job.idempotency_key, existing=other)
         self.jobs[job.id] = job
         return job
 
@@ -76,6 +84,20 @@ class MemoryJobs:
 
     async def count(self, status: Status, *, limit: int) -> int:
         return min(limit, sum(job.status is status for job in self.jobs.values()))
+
+    async def count_waiting(self, queue: str | None, limit: int) -> int:
+        self.counts += 1
+        self._fail_when_broken()
+        return min(limit, sum(job.status in WAITING and queue in (None, job.queue) for job in self.jobs.values()))
+
+    async def read_meter(self, name: str) -> int:
+        return self.meters.get(name, 0)
+
+    async def move_meter(self, name: str, *, seen: int, to: int) -> bool:
+        if self.meters.get(name, 0) != seen:
+            return False
+        self.meters[name] = to
+        return True
 
     async def queues(self) -> Sequence[QueueCount]:
         self._fail_when_broken()

@@ -1,0 +1,84 @@
+"""How many jobs wait in one place, and whether there is room for more.
+
+What waits is counted in the store, at most once a second; what this process let in since is added. So one process
+never goes beyond the limit, and each of several by what the others let in since its last count. A refusal between
+two counts costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+from jobqueue.clock import Clock
+from jobqueue.errors import QueueFull
+
+COUNT_SECONDS = 1.0
+COUNT_FACTOR = 10
+"""Counting may take a tenth of the time at most: where it is slow, its answer is kept longer."""
+
+
+class Depth:
+    """One bound on what waits. `count` counts it, up to a number; `where` says in words what is counted."""
+
+    def __init__(self, count: Callable[[int], Awaitable[int]], *, limit: int, where: str, clock: Clock) -> None:
+        self._count = count
+        self._limit = limit
+        self._where = where
+        self._clock = clock
+        self._counted: int | None = None
+        self._let_in = 0
+        self._under_way = 0
+        self._expires = float("-inf")
+        self._counting: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is known here that would not have to be counted again."""
+        return self._under_way == 0 and self._clock.monotonic() >= self._expires
+
+    async def refresh(self) -> None:
+        """Count again when that is due. Raises `Unavailable`."""
+        if self._clock.monotonic() < self._expires:
+            return
+        if self._counting is None:
+            self._counting = asyncio.create_task(self._recount(), name="count what waits")
+            self._counting.add_done_callback(self._counted_again)
+        elif self._counted is not None:
+            return  # somebody else waits for the new count; until then the old one is right for this process
+        await asyncio.shield(self._counting)
+
+    def let_in(self, jobs: int) -> None:
+        """Make room for so many. They are under way until `settle`. Raises `QueueFull`."""
+        waiting = (self._counted or 0) + self._let_in
+        if waiting + jobs > self._limit:
+            raise QueueFull(self._refusal(waiting, jobs), retry_after_seconds=self._next_count_seconds())
+        self._let_in += jobs
+        self._under_way += jobs
+
+    def settle(self, jobs: int, *, not_stored: int) -> None:
+        """So many that were let in are under way no more, and some of them do not wait here."""
+        self._under_way -= jobs
+        self._let_in -= not_stored
+
+    async def _recount(self) -> None:
+        started, let_in, under_way = self._clock.monotonic(), self._let_in, self._under_way
+        self._counted = await self._count(self._limit)
+        # Whether those that were under way are in that number is not known.
+        self._let_in += under_way - let_in
+        now = self._clock.monotonic()
+        self._expires = now + max(COUNT_SECONDS, COUNT_FACTOR * (now - started))
+
+    def _counted_again(self, counting: asyncio.Task[None]) -> None:
+        self._counting = None
+        if not counting.cancelled():
+            counting.exception()  # seen by whoever waits for it, if anybody still does
+
+    def _refusal(self, waiting: int, jobs: int) -> str:
+        if jobs > self._limit:
+            return f"{jobs} jobs at once are more than may wait {self._where}: {self._limit}"
+        return f"{waiting} jobs wait {self._where}, and no more than {self._limit} may"
+
+    def _next_count_seconds(self) -> int:
+        return max(1, math.ceil(self._expires - self._clock.monotonic()))

@@ -1,0 +1,143 @@
+"""How many jobs are accepted a second, by all processes together: a token bucket that they share.
+
+In the store there is one number, the *meter*: up to which microsecond the accepted jobs have used the rate up
+(the "theoretical arrival time" of the generic cell rate algorithm). Accepting moves it on; it may run ahead of the
+time by one second's worth, which is the burst, and lag behind without saving anything up. A process moves it for a
+twentieth of a second's jobs in advance and hands these out from memory; moving is a compare-and-set. While the
+meter as last seen leaves nothing, a refusal needs no look at the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+
+from jobqueue.clock import Clock
+from jobqueue.errors import RateLimited, Unavailable
+from jobqueue.repository import JobRepository
+
+METER = "accepted"
+SECOND = 1_000_000
+LEASES_A_SECOND = 20
+"""How often a process asks for more, at most, when it does not get all it could use."""
+
+LEASE_SECONDS = 1.0
+"""What was asked for in advance and not used in that time is lost, so that nobody saves up a second burst."""
+
+RACES = 10
+DOWN_SECONDS = 1.0
+"""After the store did not answer, those who stand in line are told so without asking it one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What the meter gives now: `tokens`, standing at `to` afterwards; or none, and how long to wait for enough."""
+
+    tokens: int
+    to: int
+    wait_micros: int = 0
+
+
+def draw(meter: int, now: int, *, a_second: int, at_least: int, at_most: int) -> Draw:
+    """Take from a meter; it and `now` are in microseconds.
+
+    A meter beyond what any process can have moved it to (the server's clock stepped back) counts as just used up."""
+    stands = min(max(meter, now), now + SECOND)
+    free = (now + SECOND - stands) * a_second // SECOND
+    if free < at_least:
+        return Draw(0, meter, stands + _micros(at_least, a_second) - (now + SECOND))
+    tokens = min(at_most, free)
+    return Draw(tokens, stands + _micros(tokens, a_second))
+
+
+class RateLimit:
+    """The tokens that this process has in advance, and getting more of them."""
+
+    def __init__(self, jobs: JobRepository, *, a_second: int, clock: Clock) -> None:
+        self._jobs = jobs
+        self._a_second = a_second
+        self._lease = max(1, a_second // LEASES_A_SECOND)
+        self._clock = clock
+        self._tokens = 0
+        self._expire = float("-inf")
+        self._meter = 0
+        self._ask_again = float("-inf")
+        self._down_until = float("-inf")
+        self._line = asyncio.Lock()
+
+    async def take(self, jobs: int) -> None:
+        """Take a token for each of these jobs. Raises `RateLimited`, `Unavailable`."""
+        if self._take_at_hand(jobs):
+            return
+        self._refuse_without_looking(jobs)
+        async with self._line:
+            if not self._take_at_hand(jobs):
+                self._refuse_without_looking(jobs)
+                await self._take_from_meter(jobs)
+
+    def give_back(self, jobs: int) -> None:
+        """These were not accepted after all."""
+        self._tokens += jobs
+
+    @property
+    def _at_hand(self) -> int:
+        return self._tokens if self._clock.monotonic() < self._expire else 0
+
+    def _take_at_hand(self, jobs: int) -> bool:
+        if self._at_hand < jobs:
+            return False
+        self._tokens -= jobs
+        return True
+
+    def _refuse_without_looking(self, jobs: int) -> None:
+        if jobs > self._a_second:
+            raise self._refusal(SECOND)
+        if self._clock.monotonic() < self._down_until:
+            raise Unavailable("cannot limit the rate: MongoDB did not answer")
+        if self._clock.monotonic() < self._ask_again:
+            raise self._refusal(SECOND // LEASES_A_SECOND)
+        drawn = self._draw(jobs - self._at_hand)
+        if not drawn.tokens:
+            raise self._refusal(drawn.wait_micros)
+
+    async def _take_from_meter(self, jobs: int) -> None:
+        for _ in range(RACES):
+            self._meter = await self._read_meter()
+            drawn = self._draw(jobs - self._at_hand)
+            if not drawn.tokens:
+                self._pause()
+                raise self._refusal(drawn.wait_micros)
+            if await self._jobs.move_meter(METER, seen=self._meter, to=drawn.to):
+                return self._keep(drawn, jobs)
+        raise self._refusal(SECOND // LEASES_A_SECOND)
+
+    def _keep(self, drawn: Draw, jobs: int) -> None:
+        self._meter = drawn.to
+        self._tokens = self._at_hand + drawn.tokens - jobs
+        self._expire = self._clock.monotonic() + LEASE_SECONDS
+        if drawn.tokens < self._lease:
+            self._pause()
+
+    async def _read_meter(self) -> int:
+        try:
+            return await self._jobs.read_meter(METER)
+        except Unavailable:
+            self._down_until = self._clock.monotonic() + DOWN_SECONDS
+            raise
+
+    def _draw(self, missing: int) -> Draw:
+        now = int(self._clock.now().timestamp() * 1000) * 1000
+        at_most = max(missing, self._lease)
+        return draw(self._meter, now, a_second=self._a_second, at_least=missing, at_most=at_most)
+
+    def _pause(self) -> None:
+        # Tokens come in one by one; asking for each of them would be a call for nearly every refusal.
+        self._ask_again = self._clock.monotonic() + 1 / LEASES_A_SECOND
+
+    def _refusal(self, wait_micros: int) -> RateLimited:
+        return RateLimited(limit=self._a_second, retry_after_seconds=max(1, math.ceil(wait_micros / SECOND)))
+
+
+def _micros(tokens: int, a_second: int) -> int:
+    return math.ceil(tokens * SECOND / a_second)

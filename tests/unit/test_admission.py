@@ -1,0 +1,427 @@
+"""How much is let in: depth, rate, and requests that are let in whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import cast
+
+import pytest
+from memory_jobs import MemoryJobs
+
+from jobqueue.admission import MAX_QUEUES_WATCHED, Admission, AdmissionLimits
+from jobqueue.depth import COUNT_FACTOR, Depth
+from jobqueue.errors import DuplicateJob, OutcomeUnknown, QueueFull, RateLimited, Unavailable
+from jobqueue.job import Job, JobId
+from jobqueue.rate_limit import LEASES_A_SECOND, SECOND, RateLimit, draw
+from jobqueue.repository import JobRepository
+
+START = datetime(2026, 2, 2, tzinfo=UTC)
+
+
+class HandClock:
+    """Time that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    def surely_past(self) -> datetime:
+        return self.now()
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def jobs() -> MemoryJobs:
+    return MemoryJobs()
+
+
+def port(jobs: MemoryJobs) -> JobRepository:
+    return cast(JobRepository, jobs)
+
+
+class Counted:
+    """What waits, as the store would count it; counting takes as long as it is told to."""
+
+    def __init__(self, clock: HandClock, waiting: int = 0) -> None:
+        self.clock, self.waiting, self.took, self.times = clock, waiting, 0.0, 0
+        self.hold: asyncio.Event | None = None
+        self.began = asyncio.Event()
+
+    async def __call__(self, limit: int) -> int:
+        self.times += 1
+        self.began.set()
+        found = min(limit, self.waiting)
+        if self.hold is not None:
+            await self.hold.wait()
+        self.clock.seconds += self.took
+        return found
+
+
+def depth_of(counted: Counted, limit: int) -> Depth:
+    return Depth(counted, limit=limit, where="here", clock=counted.clock)
+
+
+# Depth
+
+
+async def test_there_is_room_up_to_the_limit_and_not_one_more(clock: HandClock) -> None:
+    depth = depth_of(Counted(clock, waiting=7), 10)
+    await depth.refresh()
+
+    depth.let_in(3)
+
+    with pytest.raises(QueueFull, match="10 jobs wait here"):
+        depth.let_in(1)
+
+
+async def test_it_is_counted_once_a_second_however_many_ask(clock: HandClock) -> None:
+    counted = Counted(clock, waiting=10)
+    depth = depth_of(counted, 10)
+
+    for _ in range(100):
+        await depth.refresh()
+        with pytest.raises(QueueFull):
+            depth.let_in(1)
+    assert counted.times == 1
+
+    clock.seconds, counted.waiting = 1.0, 9
+    await depth.refresh()
+    depth.let_in(1)
+    assert counted.times == 2
+
+
+async def test_counting_that_is_slow_is_done_less_often(clock: HandClock) -> None:
+    counted = Counted(clock, waiting=10)
+    counted.took = 2.0
+    depth = depth_of(counted, 10)
+    await depth.refresh()
+
+    with pytest.raises(QueueFull) as refused:
+        depth.let_in(1)
+
+    assert refused.value.retry_after_seconds == 2 * COUNT_FACTOR
+
+
+async def test_many_who_come_at_once_are_counted_for_together(clock: HandClock) -> None:
+    counted = Counted(clock)
+    depth = depth_of(counted, 10)
+
+    await asyncio.gather(*(depth.refresh() for _ in range(50)))
+
+    assert counted.times == 1
+
+
+async def test_nobody_waits_for_a_new_count_but_who_began_it(clock: HandClock) -> None:
+    counted = Counted(clock)
+    depth = depth_of(counted, 10)
+    await depth.refresh()
+    clock.seconds, counted.hold, counted.began = 5.0, asyncio.Event(), asyncio.Event()
+    beginner = asyncio.create_task(depth.refresh())
+    await counted.began.wait()
+
+    await depth.refresh()
+
+    assert not beginner.done()
+    counted.hold.set()
+    await beginner
+
+
+async def test_what_is_let_in_while_it_is_counted_is_not_forgotten(clock: HandClock) -> None:
+    """Nor what was on its way into the store when the count began: the count may not have seen it."""
+    counted = Counted(clock)
+    depth = depth_of(counted, 10)
+    await depth.refresh()
+    depth.let_in(4)
+    clock.seconds, counted.hold, counted.began = 5.0, asyncio.Event(), asyncio.Event()
+    counting = asyncio.create_task(depth.refresh())
+    await counted.began.wait()
+    depth.let_in(3)
+    depth.settle(4, not_stored=0)
+
+    counted.hold.set()
+    await counting
+
+    depth.let_in(3)
+    with pytest.raises(QueueFull):
+        depth.let_in(1)
+
+
+async def test_what_turned_out_not_to_be_stored_leaves_its_room(clock: HandClock) -> None:
+    depth = depth_of(Counted(clock), 2)
+    await depth.refresh()
+    depth.let_in(2)
+
+    depth.settle(2, not_stored=1)
+
+    depth.let_in(1)
+    with pytest.raises(QueueFull):
+        depth.let_in(1)
+
+
+async def test_random_traffic_of_one_process_never_goes_beyond_the_limit(clock: HandClock) -> None:
+    random, counted = Random(7), Counted(clock)
+    depth, under_way = depth_of(counted, 20), 0
+    for _ in range(5_000):
+        clock.seconds += random.choice([0, 0, 0.3])
+        counted.waiting = max(0, counted.waiting - random.randrange(3))
+        await depth.refresh()
+        wanted = random.randrange(1, 6)
+        try:
+            depth.let_in(wanted)
+            under_way += wanted
+        except QueueFull:
+            pass
+        landing = random.randrange(under_way + 1)
+        lost = random.randrange(landing + 1)
+        depth.settle(landing, not_stored=lost)
+        under_way -= landing
+        counted.waiting += landing - lost
+        assert counted.waiting + under_way <= 20
+
+
+async def test_a_count_that_fails_is_told_to_all_who_need_it_and_tried_again(clock: HandClock) -> None:
+    calls = 0
+
+    async def count(limit: int) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise Unavailable("away")
+        return 0
+
+    depth = Depth(count, limit=1, where="here", clock=clock)
+
+    refused = await asyncio.gather(*(depth.refresh() for _ in range(5)), return_exceptions=True)
+    await depth.refresh()
+
+    assert [type(each) for each in refused] == [Unavailable] * 5
+    assert calls == 2
+
+
+# The meter
+
+
+@pytest.mark.parametrize(
+    ("meter", "at_least", "at_most", "tokens", "to"),
+    [
+        # An unused meter lags behind; it counts as standing at now, 100 s. At 10 a second a token is 0.1 s.
+        (0, 1, 1, 1, 100_100_000),
+        (0, 1, 4, 4, 100_400_000),
+        (0, 10, 10, 10, 101_000_000),
+        # Half a second ahead: five are left.
+        (100_500_000, 1, 9, 5, 101_000_000),
+        (100_500_000, 6, 6, 0, 100_500_000),
+        (101_000_000, 1, 1, 0, 101_000_000),
+        # Beyond what anybody can have moved it to: as if used up, not for ever.
+        (999_000_000, 1, 1, 0, 999_000_000),
+    ],
+)
+def test_a_meter_gives_what_is_left_of_a_second(meter: int, at_least: int, at_most: int, tokens: int, to: int) -> None:
+    drawn = draw(meter, 100 * SECOND, a_second=10, at_least=at_least, at_most=at_most)
+
+    assert (drawn.tokens, drawn.to) == (tokens, to)
+
+
+def test_a_refusal_says_when_there_will_be_enough() -> None:
+    # Used up to one second ahead: three tokens of 0.1 s each are there in 0.3 s.
+    assert draw(101 * SECOND, 100 * SECOND, a_second=10, at_least=3, at_most=3).wait_micros == 300_000
+    assert draw(999 * SECOND, 100 * SECOND, a_second=10, at_least=3, at_most=3).wait_micros == 300_000
+
+
+@pytest.mark.parametrize("a_second", [1, 3, 7, 100, 33_333])
+def test_in_the_long_run_a_meter_gives_no_more_than_its_rate(a_second: int) -> None:
+    random, meter, taken = Random(a_second), 0, 0
+    start = now = 1_000 * SECOND
+    while now < start + 10 * SECOND:
+        now += random.randrange(20_000)
+        drawn = draw(meter, now, a_second=a_second, at_least=1, at_most=1 + random.randrange(a_second))
+        meter, taken = drawn.to, taken + drawn.tokens
+        # The burst of one second, and the rate since.
+        assert taken <= a_second + a_second * (now - start) / SECOND
+    assert taken >= a_second * 10 - 1
+
+
+# The rate
+
+
+async def accepted(rate: RateLimit, times: int, jobs: int = 1) -> int:
+    """How many of so many requests are let in."""
+    count = 0
+    for _ in range(times):
+        try:
+            await rate.take(jobs)
+        except RateLimited:
+            continue
+        count += 1
+    return count
+
+
+async def test_processes_share_one_rate(jobs: MemoryJobs, clock: HandClock) -> None:
+    rates = [RateLimit(port(jobs), a_second=100, clock=clock) for _ in range(3)]
+    total = 0
+
+    for tenth in range(50):
+        clock.seconds = tenth / 10
+        total += sum([await accepted(rate, 30) for rate in rates])
+
+    # 4.9 seconds at 100, and the burst. Nothing is lost but what the last leases still hold.
+    assert 590 - 3 * 100 / LEASES_A_SECOND <= total <= 590
+
+
+async def test_a_refusal_does_not_ask_the_store(jobs: MemoryJobs, clock: HandClock) -> None:
+    rate = RateLimit(port(jobs), a_second=10, clock=clock)
+    assert await accepted(rate, 20) == 10
+    jobs.meters = {}  # were it asked, it would say that nothing was used
+
+    assert await accepted(rate, 100) == 0
+
+    clock.seconds = 0.1
+    assert await accepted(rate, 1) == 1
+
+
+async def test_many_are_taken_at_once_out_of_one_lease(jobs: MemoryJobs, clock: HandClock) -> None:
+    rate = RateLimit(port(jobs), a_second=10_000, clock=clock)
+    await rate.take(1)
+    meter = dict(jobs.meters)
+
+    assert await accepted(rate, 499) == 499
+
+    assert jobs.meters == meter
+
+
+async def test_more_at_once_than_the_rate_is_refused(jobs: MemoryJobs, clock: HandClock) -> None:
+    rate = RateLimit(port(jobs), a_second=10, clock=clock)
+
+    with pytest.raises(RateLimited):
+        await rate.take(11)
+    await rate.take(10)
+
+    assert jobs.meters != {}
+
+
+async def test_a_request_that_needs_many_is_refused_while_one_that_needs_few_is_let_in(
+    jobs: MemoryJobs, clock: HandClock
+) -> None:
+    rate = RateLimit(port(jobs), a_second=1_000, clock=clock)
+    await rate.take(900)
+
+    with pytest.raises(RateLimited) as refused:
+        await rate.take(500)
+
+    assert (refused.value.limit, refused.value.retry_after_seconds) == (1_000, 1)
+    clock.seconds = 0.05
+    await rate.take(150)
+
+
+async def test_a_store_that_does_not_answer_is_asked_once_for_all_who_stand_in_line(
+    jobs: MemoryJobs, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def away(name: str) -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        raise Unavailable("away")
+
+    monkeypatch.setattr(jobs, "read_meter", away)
+    rate = RateLimit(port(jobs), a_second=10, clock=clock)
+
+    answers = await asyncio.gather(*(rate.take(1) for _ in range(20)), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [Unavailable] * 20
+    assert asked == 1
+
+
+# All together
+
+
+async def test_without_limits_nothing_is_asked(jobs: MemoryJobs, clock: HandClock) -> None:
+    jobs.broken = Unavailable("away")
+    admission = Admission(port(jobs), limits=AdmissionLimits(), clock=clock)
+
+    async with admission.admit(["a"] * 10_000):
+        pass
+
+    assert jobs.counts == 0
+
+
+async def test_what_does_not_fit_is_refused_whole(jobs: MemoryJobs, clock: HandClock) -> None:
+    admission = Admission(port(jobs), limits=AdmissionLimits(pending=5), clock=clock)
+
+    with pytest.raises(QueueFull, match="more than may wait"):
+        async with admission.admit(["a"] * 6):
+            raise AssertionError("let in")
+    async with admission.admit(["a"] * 5):
+        pass
+
+
+async def test_a_full_queue_does_not_close_another(jobs: MemoryJobs, clock: HandClock) -> None:
+    admission = Admission(port(jobs), limits=AdmissionLimits(pending=5, pending_per_queue=2), clock=clock)
+    async with admission.admit(["a", "a", "b"]):
+        pass
+
+    with pytest.raises(QueueFull, match="queue 'a'"):
+        async with admission.admit(["b", "a"]):
+            raise AssertionError("let in")
+    async with admission.admit(["b"]):
+        pass
+
+
+@pytest.mark.parametrize("limits", [AdmissionLimits(pending=1), AdmissionLimits(a_second=1)])
+async def test_a_refused_job_gives_its_place_back_and_one_that_may_be_stored_does_not(
+    jobs: MemoryJobs, clock: HandClock, limits: AdmissionLimits
+) -> None:
+    admission = Admission(port(jobs), limits=limits, clock=clock)
+    for _ in range(3):
+        with pytest.raises(DuplicateJob):
+            async with admission.admit(["a"]):
+                raise DuplicateJob("id", "x", existing=None)
+
+    with pytest.raises(OutcomeUnknown):
+        async with admission.admit(["a"]):
+            raise OutcomeUnknown("x", "the answer was lost")
+
+    with pytest.raises((QueueFull, RateLimited)):
+        async with admission.admit(["a"]):
+            raise AssertionError("let in")
+
+
+async def test_what_the_rate_refuses_takes_no_room(jobs: MemoryJobs, clock: HandClock) -> None:
+    admission = Admission(port(jobs), limits=AdmissionLimits(pending=2, a_second=1), clock=clock)
+    async with admission.admit(["a"]):
+        pass
+    for _ in range(5):
+        with pytest.raises(RateLimited):
+            async with admission.admit(["a"]):
+                raise AssertionError("let in")
+
+    clock.seconds = 0.999
+    with pytest.raises(RateLimited):
+        async with admission.admit(["a"]):
+            raise AssertionError("let in")
+    clock.seconds = 1.0
+    jobs.jobs["j"] = Job(id=JobId("j"))
+    async with admission.admit(["a"]):
+        pass
+
+
+async def test_names_of_queues_are_forgotten_when_they_are_too_many(jobs: MemoryJobs, clock: HandClock) -> None:
+    admission = Admission(port(jobs), limits=AdmissionLimits(pending_per_queue=1), clock=clock)
+    for number in range(3 * MAX_QUEUES_WATCHED):
+        clock.seconds += 0.01
+        async with admission.admit([f"q{number}"]):
+            pass
+
+    assert len(admission._of_queues) <= MAX_QUEUES_WATCHED
