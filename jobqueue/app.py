@@ -26,6 +26,7 @@ import structlog
 from aiohttp import web
 
 from jobqueue import __version__
+from jobqueue.admission import AdmissionLimits
 from jobqueue.api.handlers import Limits
 from jobqueue.api.routes import build_api, build_health_api
 from jobqueue.clock import Identifiers, OffsetMeter, ServerClock
@@ -209,6 +210,11 @@ class Engine:
             identifiers=self._identifiers,
             waiters=self._waiters,
             max_retries_of=max_retries_of,
+            limits=AdmissionLimits(
+                pending=self._settings.max_pending,
+                pending_per_queue=self._settings.max_pending_per_queue,
+                a_second=self._settings.rate_limit,
+            ),
         )
 
     def _build_pool(self, registry: Registry) -> WorkerPool:

@@ -6,13 +6,15 @@ Knows no HTTP and no driver. Raises the errors of `errors.py`; every method is s
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
+from jobqueue.admission import Admission, AdmissionLimits
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import Dispatcher
-from jobqueue.errors import IllegalMove, JobQueueError, ShuttingDown
+from jobqueue.errors import DuplicateJob, IllegalMove, JobQueueError, KeyReused, OutcomeUnknown, ShuttingDown
 from jobqueue.following import Followers
+from jobqueue.idempotency import Enqueued, FirstRequests, as_created, fingerprint_of
 from jobqueue.job import (
     DEFAULT_NAME,
     FINISHED,
@@ -34,6 +36,12 @@ WORKER_SILENCE_SECONDS = 60.0
 """A process that has not shown itself for this long is no longer listed."""
 
 
+NO_LIMITS = AdmissionLimits()
+
+NOT_ASKED = frozenset({"idempotency_key", "traceparent"})
+"""Fields of a new job that may differ between a request and its repetition."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job that a client wants; None means "by default". At most one of `run_at`, `delay_seconds` is set."""
@@ -47,8 +55,17 @@ class NewJob:
     run_at: datetime | None = None
     delay_seconds: float | None = None
     timeout_seconds: float | None = None
-    tags: Sequence[str] = field(default=())
+    tags: Sequence[str] = ()
+    idempotency_key: str | None = None
     traceparent: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of what the client asked for: the same for the same job, however its request was written."""
+        # Without what has its default, so that a field which a later version adds changes no fingerprint.
+        asked = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in NOT_ASKED}
+        defaults = {each.name: each.default for each in fields(self)}
+        return fingerprint_of({name: value for name, value in asked.items() if value != defaults[name]})
 
 
 class JobService:
@@ -63,6 +80,7 @@ class JobService:
         identifiers: Identifiers,
         waiters: Waiters,
         max_retries_of: Callable[[str], int],
+        limits: AdmissionLimits = NO_LIMITS,
     ) -> None:
         self._jobs = jobs
         self._dispatcher = dispatcher
@@ -71,21 +89,41 @@ class JobService:
         self._waiters = waiters
         self._followers = Followers(jobs)
         self._max_retries_of = max_retries_of
+        self._admission = Admission(jobs, limits=limits, clock=clock)
+        self._first_requests = FirstRequests()
         self._accepting = True
 
     async def enqueue(self, new: NewJob) -> Job:
         """Store a job and have it run. When this returns, the job is stored by a majority, journalled.
 
-        Raises `DuplicateJob`, `InvalidJob`, `QueueFull`, `ShuttingDown`, `OutcomeUnknown`."""
+        Raises `DuplicateJob`, `InvalidJob`, `QueueFull`, `RateLimited`, `ShuttingDown`, `OutcomeUnknown`."""
         self._refuse_when_stopping()
-        job = await self._jobs.insert(self._make(new))
+        async with self._admission.admit([new.queue]):
+            job = await self._jobs.insert(self._make(new))
         self._dispatcher.offer([job])
         return job
 
+    async def enqueue_once(self, new: NewJob) -> Enqueued:
+        """The same for a job with an idempotency key: who repeats the request gets the first answer again.
+
+        Raises `KeyReused` (the key stands for another request), `KeyInUse` (the first one is still under way), and
+        what `enqueue` does; `DuplicateJob` when the key's job cannot be told to come of this request."""
+        assert new.idempotency_key is not None
+        enqueued = await self._first_requests.run(new.idempotency_key, lambda: self._enqueue_or_replay(new))
+        if enqueued.replayed:
+            _refuse_another_request(new, enqueued.job)
+        return enqueued
+
     async def enqueue_many(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
-        """Store many jobs: for each, in order, the stored job or why it was refused. Raises `ShuttingDown`."""
+        """Store many jobs: for each, in order, the stored job or why it was refused.
+
+        Raises `QueueFull`, `RateLimited` when they do not all fit, and `ShuttingDown`: then none is stored."""
         self._refuse_when_stopping()
-        answers = await self._jobs.insert_many([self._make(item) for item in new])
+        async with self._admission.admit([item.queue for item in new]) as admitted:
+            answers = await self._jobs.insert_many([self._make(item) for item in new])
+            for item, answer in zip(new, answers, strict=True):
+                if isinstance(answer, JobQueueError) and not isinstance(answer, OutcomeUnknown):
+                    admitted.give_back(item.queue)
         self._dispatcher.offer([answer for answer in answers if isinstance(answer, Job)])
         return answers
 
@@ -186,6 +224,17 @@ class JobService:
         if not self._accepting:
             raise ShuttingDown
 
+    async def _enqueue_or_replay(self, new: NewJob) -> Enqueued:
+        try:
+            return Enqueued(await self.enqueue(new))
+        except DuplicateJob as duplicate:
+            first = duplicate.existing
+            # Its id may be what is taken; a job made by hand may have a key but no fingerprint.
+            if first is None or first.idempotency_key != new.idempotency_key or first.fingerprint is None:
+                raise
+        _refuse_another_request(new, first)
+        return Enqueued(as_created(first, run_at=self._run_at(new, first.created_at)), replayed=True)
+
     def _make(self, new: NewJob) -> Job:
         now = self._clock.now()
         run_at = self._run_at(new, now)
@@ -202,6 +251,8 @@ class JobService:
             created_at=now,
             updated_at=now,
             tags=list(new.tags) or None,
+            idempotency_key=new.idempotency_key,
+            fingerprint=new.fingerprint if new.idempotency_key is not None else None,
             traceparent=new.traceparent,
             seq=self._identifiers.seq(now),
             insert_id=self._identifiers.token(),
@@ -212,3 +263,8 @@ class JobService:
         if new.delay_seconds is not None:
             return to_milliseconds(min(now + timedelta(seconds=new.delay_seconds), LAST_INSTANT))
         return to_milliseconds(new.run_at) if new.run_at is not None else now
+
+
+def _refuse_another_request(new: NewJob, first: Job) -> None:
+    if first.fingerprint != new.fingerprint:
+        raise KeyReused(new.idempotency_key or "", first.id)

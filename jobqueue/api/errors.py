@@ -19,8 +19,11 @@ from jobqueue.errors import (
     IllegalMove,
     InvalidJob,
     JobNotFound,
+    KeyInUse,
+    KeyReused,
     OutcomeUnknown,
     QueueFull,
+    RateLimited,
     ShuttingDown,
     Unavailable,
 )
@@ -43,6 +46,7 @@ class Row:
     detail: Callable[[Any], str] = str
     members: Callable[[Any], Mapping[str, Any]] = lambda error: {}
     retry_after: Callable[[Any], int] | None = None
+    headers: Callable[[Any], Mapping[str, str]] = lambda error: {}
 
 
 def _invalid(error: InvalidJob) -> Mapping[str, Any]:
@@ -64,13 +68,37 @@ def _illegal(error: IllegalMove) -> Mapping[str, Any]:
     return {"job_id": error.job_id, "state": error.status}
 
 
+def _rate_headers(error: RateLimited) -> Mapping[str, str]:
+    # As in draft-ietf-httpapi-ratelimit-headers: the policy is a quota for a window of one second.
+    return {
+        "RateLimit-Policy": f'"accepted";q={error.limit};w=1',
+        "RateLimit": f'"accepted";r=0;t={max(1, error.retry_after_seconds)}',
+    }
+
+
 TABLE: Mapping[type[Exception], Row] = {
     InvalidJob: Row(400, "invalid-input", "The input is not valid", members=_invalid),
     JobNotFound: Row(404, "job-not-found", "There is no such job", members=lambda error: {"job_id": error.job_id}),
     DuplicateJob: Row(409, "duplicate-job", "The job exists already", members=_duplicate),
+    KeyReused: Row(
+        422,
+        "idempotency-key-reused",
+        "The idempotency key stands for another request",
+        members=lambda error: {"job_id": error.job_id},
+    ),
+    KeyInUse: Row(
+        409, "idempotency-key-in-use", "The first request with this key is under way", retry_after=lambda _: 1
+    ),
     IllegalMove: Row(409, "illegal-move", "The job is not in a state for this", members=_illegal),
     QueueFull: Row(
         503, "queue-full", "Too much is waiting", retry_after=lambda error: max(1, error.retry_after_seconds)
+    ),
+    RateLimited: Row(
+        429,
+        "rate-limited",
+        "Too much at once",
+        retry_after=lambda error: max(1, error.retry_after_seconds),
+        headers=_rate_headers,
     ),
     ShuttingDown: Row(503, "shutting-down", "The service is stopping", retry_after=lambda _: SHUTDOWN_RETRY_SECONDS),
     OutcomeUnknown: Row(
@@ -120,8 +148,9 @@ def headers_of(error: Exception) -> dict[str, str]:
     """The headers that belong to the answer to this exception."""
     if isinstance(error, web.HTTPException):
         return {hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else {}
-    retry_after = row_of(error).retry_after
-    return {hdrs.RETRY_AFTER: str(retry_after(error))} if retry_after is not None else {}
+    row = row_of(error)
+    retry_after = {hdrs.RETRY_AFTER: str(row.retry_after(error))} if row.retry_after is not None else {}
+    return retry_after | dict(row.headers(error))
 
 
 def row_of(error: Exception) -> Row:

@@ -23,7 +23,10 @@ from jobqueue.api.answers import (
 )
 from jobqueue.api.bodies import read_json_body
 from jobqueue.api.bulk import enqueue_items, read_items
+from jobqueue.api.idempotency import enqueue as enqueue_as_asked
+from jobqueue.api.idempotency import refuse_key, replay_headers
 from jobqueue.api.schemas import (
+    Accepted,
     DeadLettersQuery,
     Health,
     Index,
@@ -34,13 +37,15 @@ from jobqueue.api.schemas import (
     RedriveBody,
     Requeued,
     RequeuedMany,
+    StatusQuery,
+    StatusView,
     WaitQuery,
     WorkerView,
 )
 from jobqueue.clock import Clock
 from jobqueue.errors import JobNotFound
 from jobqueue.job import Status
-from jobqueue.service import JobService
+from jobqueue.service import JobService, NewJob
 from jobqueue.values import check_value, decode_json
 
 MAX_ID_LENGTH = 128
@@ -84,11 +89,13 @@ API = web.AppKey("api", Api)
 
 async def create_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     body = await read_json_body(request, limit=api.limits.max_payload_bytes)
-    job = await api.service.enqueue(NewJobBody.read(decode_json(body)).to_new_job())
-    return job_answer(job, status=201, headers={hdrs.LOCATION: job_path(job.id)})
+    enqueued = await enqueue_as_asked(api.service, request, NewJobBody.read(decode_json(body)).to_new_job())
+    headers = {hdrs.LOCATION: job_path(enqueued.job.id), **replay_headers(enqueued)}
+    return job_answer(enqueued.job, status=201, headers=headers)
 
 
 async def create_jobs(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    refuse_key(request)
     items = await read_items(request, limit=api.limits.max_bulk_bytes)
     return answer(
         await enqueue_items(
@@ -140,6 +147,23 @@ async def retry_dead_letters(api: Api, request: web.Request, query: NoQuery) -> 
     return answer(RequeuedMany(requeued=len(requeued), more=bool(rest.jobs)))
 
 
+async def enqueue(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    # The short form of `create_job`: without a body it enqueues a job that has nothing but defaults.
+    body = await read_json_body(request, limit=api.limits.max_payload_bytes) if request.can_read_body else b""
+    new = NewJobBody.read(decode_json(body)).to_new_job() if body else NewJob()
+    enqueued = await enqueue_as_asked(api.service, request, new)
+    short = Accepted(id=enqueued.job.id, status=enqueued.job.status)
+    return answer(short, status=202, headers=replay_headers(enqueued))
+
+
+async def find_status(api: Api, request: web.Request, query: StatusQuery) -> web.Response:
+    return await _show_status(api, possible_id(query.id))
+
+
+async def show_status(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    return await _show_status(api, job_id_of(request))
+
+
 async def list_queues(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     now = api.clock.now()
     return list_answer([QueueView.of(queue, now=now) for queue in await api.service.queues()], QueueView)
@@ -172,6 +196,11 @@ async def show_openapi(api: Api, request: web.Request, query: NoQuery) -> web.Re
 
 async def _show_job(api: Api, request: web.Request, job_id: str, *, wait: float) -> web.Response:
     return tagged_job_answer(request, await api.service.wait(job_id, seconds=wait))
+
+
+async def _show_status(api: Api, job_id: str) -> web.Response:
+    job = await api.service.get(job_id)
+    return answer(StatusView(id=job.id, status=job.status, retry_count=job.retry_count))
 
 
 def job_id_of(request: web.Request) -> str:

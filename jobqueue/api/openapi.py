@@ -21,9 +21,23 @@ PROBLEMS: Mapping[int, str] = {
     409: "The job is in a state, or exists already, that forbids this",
     413: "Larger than is taken",
     415: "Not declared as something that is taken here",
+    422: "The idempotency key stands for another request",
+    429: "More is enqueued than may be in a second; `Retry-After` says when to try again",
     500: "Something went wrong here; the log has it under the request id",
     503: "Stopping, too busy, or without its database; `Retry-After` says when to try again",
 }
+
+
+RETRY_AFTER = ("Retry-After", "seconds", "integer")
+PROBLEM_HEADERS: Mapping[int, Sequence[tuple[str, str, str]]] = {
+    429: (
+        RETRY_AFTER,
+        ("RateLimit-Policy", "how many jobs may be accepted in how many seconds", "string"),
+        ("RateLimit", "how many are left, and when there will be more", "string"),
+    ),
+    503: (RETRY_AFTER,),
+}
+"""By status: name, description and type of the headers that tell when to try again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +65,11 @@ class Described(Protocol):
     @property
     def query(self) -> type[BaseModel]: ...
     @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
     def body(self) -> Mapping[str, Any]: ...
+    @property
+    def body_required(self) -> bool: ...
     @property
     def replies(self) -> Mapping[int, Reply]: ...
     @property
@@ -86,12 +104,12 @@ def _operation(route: Described, schemas: _Schemas) -> dict[str, Any]:
         | {str(status): _problem(status, schemas) for status in route.problems}
         | {"default": _problem(500, schemas)},
     }
-    parameters = [*_path_parameters(route), *_query_parameters(route)]
+    parameters = [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)]
     if parameters:
         operation["parameters"] = parameters
     if route.body:
         content = {media_type: {"schema": schemas.of(shape, "validation")} for media_type, shape in route.body.items()}
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": route.body_required, "content": content}
     return operation
 
 
@@ -112,8 +130,9 @@ def _problem(status: int, schemas: _Schemas) -> dict[str, Any]:
         "description": PROBLEMS[status],
         "content": {"application/problem+json": {"schema": schemas.of(Problem, "serialization")}},
     }
-    if status == 503:
-        described["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    headers = PROBLEM_HEADERS.get(status)
+    if headers:
+        described["headers"] = {name: {"description": text, "schema": {"type": kind}} for name, text, kind in headers}
     return described
 
 
@@ -128,6 +147,17 @@ def _query_parameters(route: Described) -> Iterable[dict[str, Any]]:
         parameter = {"name": name, "in": "query", "required": name in schema.get("required", ())}
         description = described.pop("description", None)
         yield parameter | ({"description": description} if description else {}) | {"schema": described}
+
+
+def _header_parameters(route: Described) -> Iterable[dict[str, Any]]:
+    for name, description in route.headers.items():
+        yield {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": description,
+        }
 
 
 class _Schemas:

@@ -23,10 +23,12 @@ from jobqueue.api.graphql import page as graphiql
 from jobqueue.api.graphql.requests import GraphQLAnswer, GraphQLBody, execute_graphql
 from jobqueue.api.graphql.sockets import Sockets
 from jobqueue.api.handlers import API, Api, Limits
+from jobqueue.api.idempotency import KEY_HEADER, REPLAYED_HEADER
 from jobqueue.api.middleware import identify_requests, show_problems
 from jobqueue.api.openapi import Reply, build_openapi
 from jobqueue.api.queries import read_query
 from jobqueue.api.schemas import (
+    Accepted,
     BulkAnswer,
     BulkBody,
     DeadLetters,
@@ -41,6 +43,8 @@ from jobqueue.api.schemas import (
     RedriveBody,
     Requeued,
     RequeuedMany,
+    StatusQuery,
+    StatusView,
     WaitQuery,
     WorkerView,
 )
@@ -55,8 +59,8 @@ Handler = Callable[[Api, web.Request, Q], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route(Generic[Q]):
-    """One route. `body` maps the media types it takes to their shapes, `problems` lists how it may refuse
-    besides 500, which any may."""
+    """One route. `body` maps the media types it takes to their shapes, `headers` has those that it reads, and
+    `problems` lists how it may refuse besides 500, which any may."""
 
     method: str
     path: str
@@ -67,6 +71,8 @@ class Route(Generic[Q]):
     replies: Mapping[int, Reply]
     problems: Sequence[int] = ()
     body: Mapping[str, Any] = field(default_factory=dict)
+    body_required: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -85,6 +91,8 @@ class Route(Generic[Q]):
 HEALTH = "health"
 GRAPHQL_PATH = "/graphql"
 LINK = {"Link": 'where the next page is, `rel="next"`; absent on the last one'}
+KEYED = {KEY_HEADER: "who repeats a request with the same key gets the first answer again; kept as long as the job"}
+REPLAYED = {REPLAYED_HEADER: "`true` when this is the answer to an earlier request"}
 TAGGED = {"ETag": "of this very state; send it as If-None-Match"}
 
 ROUTES: Sequence[Route[Any]] = (
@@ -94,10 +102,11 @@ ROUTES: Sequence[Route[Any]] = (
         handler=handlers.create_job,
         query=NoQuery,
         body={JSON: NewJobBody},
+        headers=KEYED,
         summary="Enqueue a job",
         tag="jobs",
-        replies={201: Reply("The job is stored", JobView, {"Location": "where the job is"})},
-        problems=(400, 408, 409, 413, 415, 503),
+        replies={201: Reply("The job is stored", JobView, {"Location": "where the job is"} | REPLAYED)},
+        problems=(400, 408, 409, 413, 415, 422, 429, 503),
     ),
     Route(
         method="POST",
@@ -108,7 +117,7 @@ ROUTES: Sequence[Route[Any]] = (
         summary="Enqueue up to 10,000 jobs, each judged by itself",
         tag="jobs",
         replies={200: Reply("What became of each item", BulkAnswer)},
-        problems=(400, 408, 413, 415, 503),
+        problems=(400, 408, 413, 415, 429, 503),
     ),
     Route(
         method="GET",
@@ -204,6 +213,39 @@ ROUTES: Sequence[Route[Any]] = (
         tag="graphql",
         replies={200: Reply("What was asked for, and what went wrong; `extensions.code` says how", GraphQLAnswer)},
         problems=(400, 408, 413, 415),
+    ),
+    Route(
+        method="POST",
+        path="/enqueue",
+        handler=handlers.enqueue,
+        query=NoQuery,
+        body={JSON: NewJobBody},
+        body_required=False,
+        headers=KEYED,
+        summary="Enqueue a job, in short; without a body one that has nothing but defaults",
+        tag="jobs",
+        replies={202: Reply("The job is stored", Accepted, REPLAYED)},
+        problems=(400, 408, 409, 413, 415, 422, 429, 503),
+    ),
+    Route(
+        method="GET",
+        path="/status",
+        handler=handlers.find_status,
+        query=StatusQuery,
+        summary="Show where a job stands, by its id in the query",
+        tag="jobs",
+        replies={200: Reply("Where it stands", StatusView)},
+        problems=(400, 404, 503),
+    ),
+    Route(
+        method="GET",
+        path="/status/{id}",
+        handler=handlers.show_status,
+        query=NoQuery,
+        summary="Show where a job stands",
+        tag="jobs",
+        replies={200: Reply("Where it stands", StatusView)},
+        problems=(400, 404, 503),
     ),
     Route(
         method="GET",

@@ -30,6 +30,7 @@ from jobqueue.job import (
     DEFAULT_NAME,
     EPOCH,
     LAST_INSTANT,
+    MAX_KEY_LENGTH,
     MAX_RETRIES_RANGE,
     MAX_TAG_LENGTH,
     MAX_TAGS,
@@ -86,6 +87,12 @@ def _check_name(text: str) -> str:
 def _check_id(text: str) -> str:
     if text in (".", ".."):
         raise _problem("name", "must not be '.' or '..', which no URL can name")
+    return text
+
+
+def _check_key(text: str) -> str:
+    if not 0 < len(text) <= MAX_KEY_LENGTH:
+        raise _problem("key", f"must have 1 to {MAX_KEY_LENGTH} characters")
     return text
 
 
@@ -155,6 +162,11 @@ Timestamp = Annotated[
 # Not Literal[True]: that takes 1 as well, which equals it.
 JustTrue = Annotated[bool, AfterValidator(_check_true), WithJsonSchema({"const": True})]
 Tag = Annotated[str, Field(min_length=1, max_length=MAX_TAG_LENGTH)]
+Key = Annotated[
+    str,
+    AfterValidator(_check_key),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH}),
+]
 PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
 DelaySeconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
 QueryStatus = Annotated[Status, Field(strict=False)]
@@ -244,6 +256,9 @@ class NewJobBody(Body):
     delay_seconds: Optional[DelaySeconds] = Field(None, description="not before so many seconds from now")
     timeout_seconds: Optional[PositiveSeconds] = Field(None, description="limit of one attempt")
     tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = Field([], description="to find it by")
+    idempotency_key: Optional[Key] = Field(
+        None, description="as long as the job is kept, another one with this key is refused with 409"
+    )
 
     @classmethod
     def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
@@ -282,6 +297,12 @@ class RedriveBody(Body):
     def to_filter(self) -> JobFilter:
         """The dead letters that are meant."""
         return JobFilter(status=Status.FAILED, type=self.type, queue=self.queue, tag=self.tag)
+
+
+class StatusQuery(Input):
+    """Which job."""
+
+    id: str = Field(description="of the job")
 
 
 class NoQuery(Input):
@@ -342,6 +363,21 @@ class JobsQuery(DeadLettersQuery):
 
 
 # Output
+
+
+class StatusView(Document):
+    """Where a job stands, in short."""
+
+    id: str
+    status: Status
+    retry_count: int
+
+
+class Accepted(Document):
+    """A job that was stored, in short."""
+
+    id: str
+    status: Status
 
 
 class DeadLetters(Document):

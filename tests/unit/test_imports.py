@@ -18,7 +18,20 @@ MAY_IMPORT = {
     "retry": {"job"},
     "repository": {"job", "errors"},
     "batching": {"errors"},
-    "service": {"clock", "dispatch", "errors", "following", "job", "repository", "waiting", "values"},
+    "service": {
+        "admission",
+        "clock",
+        "dispatch",
+        "errors",
+        "following",
+        "idempotency",
+        "job",
+        "repository",
+        "waiting",
+        "values",
+    },
+    "idempotency": {"errors", "job"},
+    "admission": {"clock", "depth", "errors", "rate_limit", "repository"},
 }
 """All that these modules may know of this package."""
 

@@ -1,0 +1,114 @@
+"""Who comes first with a key, and what a request is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from jobqueue.errors import JobQueueError, KeyInUse, Unavailable
+from jobqueue.idempotency import WAIT_SECONDS, Enqueued, FirstRequests
+from jobqueue.job import Job, JobId
+from jobqueue.service import NewJob
+
+
+class Store:
+    """Answers when it is told to, with a job or with an error."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.called = asyncio.Event()
+        self.answer: asyncio.Future[Enqueued] = asyncio.get_running_loop().create_future()
+
+    async def enqueue(self) -> Enqueued:
+        self.calls += 1
+        self.called.set()
+        return await asyncio.shield(self.answer)
+
+
+async def test_who_comes_second_waits_and_shares_the_answer_of_the_first() -> None:
+    requests, store = FirstRequests(), Store()
+    first = asyncio.create_task(requests.run("k", store.enqueue))
+    await store.called.wait()
+    second = asyncio.create_task(requests.run("k", store.enqueue))
+    job = Job(id=JobId("j"))
+
+    store.answer.set_result(Enqueued(job))
+
+    assert (await first, await second) == (Enqueued(job), Enqueued(job, replayed=True))
+    assert store.calls == 1
+
+
+async def test_another_key_does_not_wait() -> None:
+    requests, store, other = FirstRequests(), Store(), Store()
+    waiting = asyncio.create_task(requests.run("k", store.enqueue))
+    await store.called.wait()
+    other.answer.set_result(Enqueued(Job(id=JobId("j"))))
+
+    assert not (await requests.run("another", other.enqueue)).replayed
+
+    waiting.cancel()
+
+
+async def test_nobody_waits_for_longer_than_five_seconds() -> None:
+    requests, store = FirstRequests(wait_seconds=0), Store()
+    first = asyncio.create_task(requests.run("k", store.enqueue))
+    await store.called.wait()
+
+    with pytest.raises(KeyInUse):
+        await requests.run("k", store.enqueue)
+
+    assert WAIT_SECONDS == 5
+    store.answer.set_result(Enqueued(Job(id=JobId("j"))))
+    assert not (await first).replayed
+
+
+@pytest.mark.parametrize("ending", ["refused", "cancelled"])
+async def test_when_the_first_one_fails_the_next_one_is_the_first(ending: str) -> None:
+    requests, broken, store = FirstRequests(), Store(), Store()
+    first = asyncio.create_task(requests.run("k", broken.enqueue))
+    await broken.called.wait()
+    next_ones = [asyncio.create_task(requests.run("k", store.enqueue)) for _ in range(3)]
+    await asyncio.sleep(0)  # they begin to wait
+
+    if ending == "refused":
+        broken.answer.set_exception(Unavailable("away"))
+    else:
+        first.cancel()
+
+    with pytest.raises((JobQueueError, asyncio.CancelledError)):
+        await first
+    await store.called.wait()
+    store.answer.set_result(Enqueued(Job(id=JobId("j"))))
+    assert sorted([(await each).replayed for each in next_ones]) == [False, True, True]
+    assert store.calls == 1
+
+
+DIFFERENT: list[dict[str, Any]] = [
+    {"type": "b"},
+    {"payload": [1]},
+    {"payload": {"a": 1.0}},
+    {"payload": {"a": True}},
+    {"payload": {"a": "1"}},
+    {"queue": "q"},
+    {"priority": 1},
+    {"id": "x"},
+    {"tags": ["t"]},
+    {"delay_seconds": 1},
+    {"max_retries": 3},
+]
+
+
+@pytest.mark.parametrize("change", DIFFERENT, ids=str)
+def test_requests_that_ask_for_something_else_have_other_fingerprints(change: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {"type": "a", "payload": {"a": 1}}
+
+    assert NewJob(**asked | change).fingerprint != NewJob(**asked).fingerprint
+
+
+def test_neither_the_key_nor_the_order_of_fields_nor_a_trace_is_part_of_the_fingerprint() -> None:
+    one = NewJob(payload={"a": 1, "b": 2}, idempotency_key="k", traceparent="t", tags=())
+    other = NewJob(payload={"b": 2, "a": 1})
+
+    assert one.fingerprint == other.fingerprint
