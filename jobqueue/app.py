@@ -91,22 +91,35 @@ async def run(
     simulate: bool,
     on_ready: Callable[[Ready], None],
 ) -> int:
-    """Run until a signal asks to stop; returns the exit code. `http` serves the whole API; without it only the
-    health routes are served, and only where a port is set.
+    """Run until a signal asks to stop; returns the exit code. Otherwise as `serving`."""
+    stop = _stop_on_signals()
+    async with serving(
+        settings, http=http, workers=workers, registry=registry, mongodb_uri=mongodb_uri, simulate=simulate
+    ) as ready:
+        on_ready(ready)
+        await stop.wait()
+    return 0
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, *, http: bool, workers: bool, registry: Registry, mongodb_uri: str, simulate: bool
+) -> AsyncIterator[Ready]:
+    """The service, up and running; when the block is left it is stopped in order. `http` serves the whole API;
+    without it only the health routes are served, and only where a port is set.
 
     Raises `Unavailable`, `SchemaConflict` or `ConfigurationError` when the start fails."""
-    stop = _stop_on_signals()
     _calm_the_garbage_collector()
     async with AsyncExitStack() as stack:
         engine = await Engine.start(settings, stack, registry=registry, mongodb_uri=mongodb_uri, workers=workers)
         base_url = await _listen(settings, stack, engine, http=http)
         log.info("started", url=base_url, worker_id=engine.worker_id, version=__version__)
-        on_ready(Ready(base_url, mongodb_uri, simulate))
-        await stop.wait()
-        log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
-        await engine.drain(settings.shutdown_grace_seconds)
+        try:
+            yield Ready(base_url, mongodb_uri, simulate)
+        finally:
+            log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+            await engine.drain(settings.shutdown_grace_seconds)
     log.info("stopped")
-    return 0
 
 
 @asynccontextmanager
