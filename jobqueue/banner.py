@@ -10,7 +10,8 @@ from jobqueue import __version__
 from jobqueue.logs import mask_credentials
 
 EXAMPLE = {"type": "email", "payload": {"to": "user@example.com", "subject": "Welcome", "body": "Hello!"}}
-
+FILL_IN = "<payload>"
+"""The payload of an example whose task takes one, which only its author knows."""
 
 _SIMULATION = """\
   Simulation is on: a job whose type has no task sleeps briefly and completes; nothing real is done.
@@ -35,9 +36,10 @@ def _places(base_url: str | None, mongodb_uri: str, database: str) -> str:
 
 
 def _calls(base_url: str, example: Mapping[str, Any]) -> str:
+    filling_in = f', with what the task takes in place of "{FILL_IN}"' if example.get("payload") == FILL_IN else ""
     return "\n".join(
         [
-            "  Try it:",
+            f"  Try it{filling_in}:",
             f"    curl -s {base_url}/jobs -H 'Content-Type: application/json' -d '{json.dumps(example)}'",
             f"    curl -s '{base_url}/jobs/{example['id']}?wait=5'",
             f"    curl -s {base_url}/jobs",

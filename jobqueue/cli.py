@@ -211,7 +211,7 @@ async def _serve(settings: Settings, roles: Roles, *, registry: Registry, simula
     from jobqueue.app import Ready, run  # here, so that --help does not wait for drivers and servers to be imported
 
     def announce(ready: Ready) -> None:
-        example = _example(registry, simulate=ready.simulate)
+        example = example_of(registry, simulate=ready.simulate)
         click.echo(
             banner.compose(
                 base_url=ready.base_url,
@@ -246,9 +246,13 @@ async def _database(settings: Settings, roles: Roles) -> AsyncIterator[str]:
         yield join(settings.data_dir)
 
 
-def _example(registry: Registry, *, simulate: bool) -> dict[str, Any]:
-    """A job for the banner: any will do where it is simulated or left to others; otherwise one that has a task."""
-    chosen = banner.EXAMPLE if simulate or not len(registry) else {"type": next(iter(registry)).name}
+def example_of(registry: Registry, *, simulate: bool) -> dict[str, Any]:
+    """A job for the banner: any will do where it is simulated or left to others. Otherwise one that has a task, and
+    a payload to fill in unless a task is there that takes none: what the others take is not known here."""
+    chosen: Mapping[str, Any] = banner.EXAMPLE
+    if not simulate and len(registry):
+        plain = next((task for task in registry if task.parameters.payload is None), None)
+        chosen = {"type": plain.name} if plain else {"type": next(iter(registry)).name, "payload": banner.FILL_IN}
     return {"id": f"first-{secrets.token_hex(3)}", **chosen}
 
 

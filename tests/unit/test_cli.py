@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from jobqueue import __version__, banner
-from jobqueue.cli import Roles, decide_simulation, main
+from jobqueue.cli import Roles, decide_simulation, example_of, main
 from jobqueue.errors import ConfigurationError
 from jobqueue.settings import Settings
+from jobqueue.tasks import Registry
 
 SERVE, API, WORKER = Roles(http=True, workers=True), Roles(http=True, workers=False), Roles(http=False, workers=True)
 
@@ -160,6 +161,30 @@ def test_the_banner_masks_credentials_and_says_what_simulation_means() -> None:
     assert "mongosh 'mongodb://***@db/?w=1', then: use jobs" in text
     assert "nothing real is done" in text
     assert text.count("    curl -s ") == 3
+
+
+def test_the_example_is_a_job_that_its_task_can_take() -> None:
+    registry = Registry()
+    registry.task("add")(lambda payload: payload)
+
+    assert example_of(registry, simulate=True)["payload"] == banner.EXAMPLE["payload"]
+    assert example_of(registry, simulate=False)["payload"] == banner.FILL_IN
+
+    registry.task("sweep")(lambda: None)
+    assert example_of(registry, simulate=False).keys() == {"id", "type"}
+    assert example_of(registry, simulate=False)["type"] == "sweep"
+
+
+def test_the_banner_says_what_is_to_be_filled_in() -> None:
+    text = banner.compose(
+        base_url="http://127.0.0.1:8080",
+        mongodb_uri="mongodb://db",
+        database="jobs",
+        simulate=False,
+        example={"id": "first-1", "type": "add", "payload": banner.FILL_IN},
+    )
+
+    assert 'Try it, with what the task takes in place of "<payload>":' in text
 
 
 def test_the_banner_of_a_process_without_http_offers_no_calls() -> None:
