@@ -15,6 +15,7 @@ from jobqueue.errors import SchemaConflict, Unavailable
 from jobqueue.job import Candidate, LeaseId, Status, WorkerId, to_milliseconds
 from jobqueue.repository import WorkerRecord
 
+HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
@@ -175,6 +176,21 @@ async def test_a_queue_is_forgotten_when_it_is_unused_and_holds_nothing_unfinish
     assert await bench.jobs.prune_signals(unused_since=NOW + SECOND) == 1
 
     assert list(await bench.jobs.known_queues()) == ["pending", "processing", "scheduled"]
+
+
+async def test_a_queue_that_gets_a_job_while_the_pruner_looks_is_not_forgotten(bench: Bench) -> None:
+    """Whoever brings a job touches the queue first, and the delete repeats that it is unused."""
+    job = await bench.add(queue="mail")
+    await bench.jobs.delete(job.id)
+    bench.clock.at += DAY
+
+    async def add() -> None:
+        await bench.add(queue="mail")
+
+    bench.faults.meanwhile("signals.delete_one", add)
+    assert await bench.jobs.prune_signals(unused_since=NOW + HOUR) == 0
+
+    assert list(await bench.jobs.known_queues()) == ["mail"]
 
 
 async def test_a_forgotten_queue_is_known_again_with_its_next_job(bench: Bench) -> None:

@@ -106,11 +106,12 @@ class _FaultyCollection:
 
     def __getattr__(self, name: str) -> Any:
         target = getattr(self._collection, name)
-        # The other collections are not what these tests are about.
-        if name not in WRITES or self._collection.name != "jobs":
+        if name not in WRITES:
             return target
+        # A method of another collection than `jobs` is named with it: `signals.delete_one`.
+        method = name if self._collection.name == "jobs" else f"{self._collection.name}.{name}"
 
         async def call(*args: Any, **options: Any) -> Any:
-            return await self._faults.around(name, lambda: target(*args, **options))
+            return await self._faults.around(method, lambda: target(*args, **options))
 
         return call
