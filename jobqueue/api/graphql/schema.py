@@ -33,7 +33,7 @@ from jobqueue.api.graphql.types import (
 )
 from jobqueue.api.handlers import possible_id
 from jobqueue.api.schemas import DEFAULT_PAGE, MAX_PAGE, MAX_REDRIVEN, JobsQuery, QueueView, RedriveBody
-from jobqueue.errors import JobNotFound
+from jobqueue.errors import DuplicateJob, JobNotFound
 from jobqueue.repository import JobFilter
 
 
@@ -132,7 +132,12 @@ class Mutation:
             tags=tags,
             idempotency_key=idempotency_key,
         )
-        return Job.of(await info.context.service.enqueue(new.to_new_job()))
+        try:
+            return Job.of(await info.context.service.enqueue(new.to_new_job()))
+        except DuplicateJob as duplicate:
+            if duplicate.field != "idempotencyKey" or duplicate.existing is None:
+                raise
+            return Job.of(duplicate.existing)
 
     @strawberry.mutation(name="EnqueueMany", description="Enqueue many jobs, each judged by itself.")
     async def enqueue_many(self, info: Info, jobs: list[NewJobInput]) -> EnqueuedMany:

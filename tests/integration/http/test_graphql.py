@@ -183,6 +183,17 @@ async def test_a_taken_id_is_a_conflict_that_names_the_job(client: Client) -> No
     assert refused["extensions"] == {"code": "CONFLICT", "jobId": "a", "state": "pending"}
 
 
+async def test_enqueueing_again_with_the_same_key_answers_with_the_first_job(client: Client, jobs: MemoryJobs) -> None:
+    query = 'mutation { Enqueue(task: "email", idempotencyKey: "order-42") { id status } }'
+    first = (await data(client, query))["Enqueue"]
+    jobs.put(first["id"], status=Status.COMPLETED)
+
+    second = (await data(client, query))["Enqueue"]
+
+    assert second == {"id": first["id"], "status": "COMPLETED"}
+    assert len(jobs.jobs) == 1
+
+
 async def test_many_jobs_are_judged_one_by_one(client: Client) -> None:
     answer = await data(
         client,
