@@ -38,6 +38,7 @@ from jobqueue.job import Claim, WorkerId
 from jobqueue.leases import Contact, LeaseKeeper, LeaseThread, Notice
 from jobqueue.maintenance import (
     EMBEDDED_FINISHED_KEPT,
+    Accountant,
     Adopter,
     Duty,
     Janitor,
@@ -51,6 +52,7 @@ from jobqueue.mongo import MongoJobRepository
 from jobqueue.mongo.calls import settled
 from jobqueue.mongo.inspection import MongoInspector
 from jobqueue.mongo.store import Store
+from jobqueue.prometheus import PrometheusMetrics
 from jobqueue.repository import JobRepository, LeaseStore, WorkerRecord
 from jobqueue.retry import BackoffPolicy
 from jobqueue.service import JobService
@@ -65,6 +67,8 @@ FIRST_BEAT_SECONDS = 10.0
 KEEPALIVE_SECONDS = 75.0
 DEFAULT_PORT = 8080
 TICK_SECONDS = 5.0
+LOGS_OUTLIVE_JOBS = timedelta(days=1)
+"""Logs go with their jobs; this is for those that a crash separated."""
 SHOWN_RUNNING = 100
 """A worker's record names at most this many of the jobs it runs."""
 EXIT_AT_ONCE = 130
@@ -147,11 +151,14 @@ class Engine:
         clock: ServerClock,
         random: Random,
         connect_leases: Callable[[], LeaseStore],
+        metrics: PrometheusMetrics | None = None,
     ) -> None:
-        """`connect_leases` is called in the lease thread, for a connection of its own."""
+        """`connect_leases` is called in the lease thread, for a connection of its own; `metrics` are told what
+        happens, beside what the repository tells them."""
         lease = timedelta(seconds=settings.lease_seconds)
         self._settings, self._jobs, self.clock, self._random, self._lease = settings, jobs, clock, random, lease
         self._identifiers = Identifiers(random)
+        self.metrics = metrics or PrometheusMetrics()
         self.worker_id = WorkerId(f"{socket.gethostname()}:{os.getpid()}:{self._identifiers.token()[:8]}")
         self._keeper = LeaseKeeper(lease)
         self._contact = Contact(longest_gap=lease.total_seconds() / 2)
@@ -175,11 +182,23 @@ class Engine:
     ) -> Engine:
         """Connect to the database of this URI and begin. What was started is taken down when the stack unwinds."""
         clock, random = ServerClock(), Random(os.urandom(16))
+        # A process without workers takes in jobs of any type.
+        metrics = PrometheusMetrics(types=registry.types if workers else None)
         jobs = MongoJobRepository(
-            connect(settings, mongodb_uri), settings.database, claim_mode=settings.claim, clock=clock
+            connect(settings, mongodb_uri),
+            settings.database,
+            claim_mode=settings.claim,
+            clock=clock,
+            logs_kept=_longest_retention(settings) + LOGS_OUTLIVE_JOBS,
+            observer=metrics,
         )
         engine = cls(
-            settings, jobs, clock=clock, random=random, connect_leases=lambda: lease_store(settings, mongodb_uri)
+            settings,
+            jobs,
+            clock=clock,
+            random=random,
+            connect_leases=lambda: lease_store(settings, mongodb_uri),
+            metrics=metrics,
         )
         await engine.begin(stack, registry=registry, workers=workers)
         return engine
@@ -228,6 +247,7 @@ class Engine:
                 pending_per_queue=self._settings.max_pending_per_queue,
                 a_second=self._settings.rate_limit,
             ),
+            observer=self.metrics,
         )
 
     def _build_pool(self, registry: Registry) -> WorkerPool:
@@ -251,7 +271,9 @@ class Engine:
             random=random,
             on_finished=self._waiters.finished,
             on_scheduled=lambda due: stager.wake_at(due),
+            observer=self.metrics,
         )
+        self.metrics.watch_pool(slots=settings.workers, running=lambda: len(pool.running))
         stager = Stager(self._jobs, pool, poll_seconds=settings.poll_seconds, clock=clock, random=random)
         self._begin(pool.poller.run(), self._tick_for_leases(), *(duty.run() for duty in self._duties(pool, stager)))
         return pool
@@ -275,11 +297,20 @@ class Engine:
 
         return [
             stager,
-            Reaper(jobs, pool, contact=self._contact, lease=self._lease, clock=clock, random=random),
+            Reaper(
+                jobs,
+                pool,
+                contact=self._contact,
+                lease=self._lease,
+                clock=clock,
+                random=random,
+                observer=self.metrics,
+            ),
             Pruner(jobs, retention=self._retention(), clock=clock, random=random),
             Adopter(jobs, pool, clock=clock, random=random),
             Janitor(pool.release_orphans, random=random),
             Registrar(jobs, describe, random=random),
+            Accountant(jobs, clock=clock, random=random),
         ]
 
     def _retention(self) -> Retention:
@@ -310,6 +341,10 @@ class Engine:
         self._background.clear()
 
 
+def _longest_retention(settings: Settings) -> timedelta:
+    return timedelta(seconds=max(settings.retention_completed_seconds, settings.retention_failed_seconds))
+
+
 async def _listen(settings: Settings, stack: AsyncExitStack, engine: Engine, *, http: bool) -> str | None:
     if not http and settings.port is None:
         return None
@@ -328,9 +363,9 @@ async def _listen(settings: Settings, stack: AsyncExitStack, engine: Engine, *, 
 
 def _api(settings: Settings, engine: Engine, *, http: bool) -> web.Application:
     if not http:
-        return build_health_api(engine.service, clock=engine.clock)
+        return build_health_api(engine.service, clock=engine.clock, metrics=engine.metrics)
     limits = Limits(max_payload_bytes=settings.max_payload_bytes, max_bulk_bytes=settings.max_bulk_bytes)
-    return build_api(engine.service, clock=engine.clock, limits=limits)
+    return build_api(engine.service, clock=engine.clock, limits=limits, metrics=engine.metrics)
 
 
 def _calm_the_garbage_collector() -> None:

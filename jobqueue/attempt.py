@@ -7,14 +7,16 @@ None when the lease is lost and nothing may be written any more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
+from typing import Any
 
 from jobqueue.clock import Clock
 from jobqueue.context import TaskContext
 from jobqueue.execution import execute
-from jobqueue.job import Claim, Job, Progress
+from jobqueue.job import Claim, Job, JobId, Progress
 from jobqueue.outcome import Cancelled, Failed, Failure, Outcome, Retry
 from jobqueue.tasks import Registry
 from jobqueue.threads import ThreadRunner
@@ -77,11 +79,13 @@ class Executor:
         *,
         timeout_seconds: float,
         on_progress: Callable[[Claim, Progress], None],
+        on_log: Callable[[JobId, int, str, object, Mapping[str, Any]], None],
         on_slot_free: Callable[[], None],
     ) -> None:
         self._registry = registry
         self._timeout_seconds = timeout_seconds
         self._on_progress = on_progress
+        self._on_log = on_log
         self._threads = ThreadRunner(on_return=on_slot_free)
         self._performing = 0
 
@@ -122,7 +126,11 @@ class Executor:
         return await self._run(attempt)
 
     async def _run(self, attempt: Attempt) -> Ending:
-        context = TaskContext(attempt.job, on_progress=lambda progress: self._on_progress(attempt.claim, progress))
+        context = TaskContext(
+            attempt.job,
+            on_progress=lambda progress: self._on_progress(attempt.claim, progress),
+            on_log=partial(self._on_log, attempt.job.id, attempt.job.retry_count),
+        )
         attempt.context, attempt.task = context, asyncio.current_task()
         task, seconds = self._registry.task_for(attempt.job.type), self.timeout_seconds(attempt.job)
         try:

@@ -57,9 +57,10 @@ async def sleep(payload: SleepOptions) -> dict[str, float]:
 
 
 @BUILT_IN.task("fail")
-async def fail(payload: FailOptions | None) -> None:
-    """Fail always; with `permanent` at the first attempt for good."""
+async def fail(payload: FailOptions | None, context: TaskContext) -> None:
+    """Fail always, and log it; with `permanent` at the first attempt for good."""
     options = payload or FailOptions()
+    context.log.warning("failing as asked", permanent=options.permanent)
     raise PermanentFailure(options.message) if options.permanent else TaskFailed(options.message)
 
 

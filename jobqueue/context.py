@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from jobqueue.job import JobView, JsonValue, Progress
 from jobqueue.outcome import cut
+from jobqueue.task_logger import LOGGER_NAME, Keep, task_logger
 
 MAX_PROGRESS_MESSAGE_BYTES = 1024
 
@@ -23,13 +24,13 @@ class TaskContext:
         job: JobView,
         *,
         on_progress: Callable[[Progress], None],
-        log: FilteringBoundLogger | None = None,
+        on_log: Keep | None = None,
     ) -> None:
-        """`on_progress` is called by each `progress()`, from whatever thread that is called on; it must
-        neither block nor fail, and is what keeps the writes to one a second."""
+        """`on_progress` is called by each `progress()`, and `on_log` for each line of `log`, from whatever thread
+        that is called on; they must neither block nor fail, and are what keeps the writes to one a second."""
         self.job = job
         self._on_progress = on_progress
-        self._log = log
+        self._on_log = on_log
         self._interrupted = False
 
     @property
@@ -51,9 +52,16 @@ class TaskContext:
 
     @cached_property
     def log(self) -> FilteringBoundLogger:
-        """A logger whose lines carry the job's id, type and attempt."""
-        base: FilteringBoundLogger = self._log or structlog.get_logger("jobqueue.task")
-        return base.bind(job_id=self.job.id, type=self.job.type, attempt=self.attempt)
+        """A logger whose lines carry the job's id, type and attempt, and are kept with the job."""
+        return self._bound(task_logger(self._on_log)) if self._on_log is not None else self.process_log
+
+    @cached_property
+    def process_log(self) -> FilteringBoundLogger:
+        """The same, but only in the log of the process. For the engine, not for tasks."""
+        return self._bound(structlog.get_logger(LOGGER_NAME))
+
+    def _bound(self, logger: FilteringBoundLogger) -> FilteringBoundLogger:
+        return logger.bind(job_id=self.job.id, type=self.job.type, attempt=self.attempt)
 
     def progress(self, percent: float | None = None, message: str | None = None) -> NothingToAwait:
         """Show how far the job is: `percent` is brought to 0-100, the message cut to 1 KiB.

@@ -60,7 +60,8 @@ def _completed(returned: Any) -> Outcome:
 
 
 def _failed(error: BaseException, context: TaskContext) -> Retry:
-    context.log.warning("task raised", exc_info=error)
+    # Tracebacks stay in the log of the process; the job keeps the error.
+    context.process_log.warning("task raised", exc_info=error)
     return Retry(describe(error))
 
 

@@ -36,6 +36,10 @@ MAX_KEY_LENGTH = 255
 MAX_ERRORS = 20
 MAX_ERROR_MESSAGE_BYTES = 2048
 MAX_RESULT_BYTES = 64 * 1024
+MAX_LOG_LINES = 200
+MAX_LOG_BYTES = 64 * 1024
+"""What is kept of one job's log, as JSON: the newest lines within both bounds."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_INSTANT = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -143,6 +147,16 @@ class LastOutcome(Document):
 
     lease_id: LeaseId
     kind: str
+
+
+class LogLine(Document):
+    """One line that an attempt logged. `level` is `debug`, `info`, `warning`, `error` or `critical`."""
+
+    at: Instant
+    attempt: int
+    level: str
+    message: str
+    fields: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class JobView(Document):

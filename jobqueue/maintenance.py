@@ -10,6 +10,7 @@ that only one can win, in batches of at most `BATCH`.
 - adopter  fills in what documents made by hand lack
 - janitor  gives back claims whose answers were lost and which were carried out late
 - registrar shows that this process lives
+- accountant writes what this process counted, and adds up what silent ones did
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from jobqueue.errors import Unavailable
 from jobqueue.job import FINISHED, Status
 from jobqueue.leases import Contact
 from jobqueue.repository import JobRepository, WorkerRecord
+from jobqueue.telemetry import UNOBSERVED, Observer
 
 BATCH = 1_000
 JITTER = 0.2
@@ -39,6 +41,8 @@ ADOPT_SECONDS = 5.0
 PRUNE_SECONDS = 30.0
 JANITOR_SECONDS = 10.0
 BEAT_SECONDS = 15.0
+COUNT_SECONDS = 1.0
+FOLD_SECONDS = 60.0
 FORGET_QUEUES_SECONDS = 3_600.0
 QUEUE_UNUSED = timedelta(days=7)
 EMBEDDED_FINISHED_KEPT = 10_000
@@ -100,6 +104,7 @@ class Reaper(Duty):
         lease: timedelta,
         clock: Clock,
         random: Random,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         super().__init__(seconds=lease.total_seconds() / 3, random=random)
         self._jobs = jobs
@@ -107,6 +112,7 @@ class Reaper(Duty):
         self._contact = contact
         self._patience_seconds = lease.total_seconds() / 2
         self._margin = min(CLOCK_MARGIN, lease / 2)
+        self._observer = observer
         self._clock = clock
 
     async def step(self) -> bool:
@@ -118,6 +124,7 @@ class Reaper(Duty):
         self._dispatcher.offer_candidates(rescued.requeued)
         counts = {"requeued": len(rescued.requeued), "failed": rescued.failed, "cancelled": rescued.cancelled}
         if any(counts.values()):
+            self._observer.leases_expired(**counts)
             log.warning("leases expired", **counts)
         return sum(counts.values()) == BATCH
 
@@ -238,4 +245,22 @@ class Registrar(Duty):
     async def step(self) -> bool:
         """Write one sign of life."""
         await self._jobs.beat(self._describe())
+        return False
+
+
+class Accountant(Duty):
+    """Keeps the totals of the database: nothing is written while there is nothing new to count."""
+
+    def __init__(self, jobs: JobRepository, *, clock: Clock, random: Random) -> None:
+        super().__init__(seconds=COUNT_SECONDS, random=random)
+        self._jobs = jobs
+        self._clock = clock
+        self._folded_at = clock.monotonic()
+
+    async def step(self) -> bool:
+        """Write what was counted; now and then add up what silent processes left behind."""
+        await self._jobs.save_counts()
+        if self._clock.monotonic() - self._folded_at >= FOLD_SECONDS:
+            self._folded_at = self._clock.monotonic()
+            await self._jobs.fold_counts()
         return False

@@ -28,6 +28,7 @@ from jobqueue.job import (
     JsonValue,
     Lease,
     LeaseId,
+    LogLine,
     Progress,
     Status,
     WorkerId,
@@ -97,6 +98,53 @@ class QueueCount:
     processing: int
     oldest_pending_at: datetime | None
 
+    def oldest_age_seconds(self, now: datetime) -> float | None:
+        """For how long its longest due job has been waiting; None when none is."""
+        if self.oldest_pending_at is None:
+            return None
+        return max(0.0, (now - self.oldest_pending_at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The whole database in numbers. Every job that was ever accepted counts once, in the state in which it stands
+    or stood when it was deleted; only what is deleted before it ended is no longer counted."""
+
+    present: Mapping[Status, int]
+    """Jobs that are there, all states named."""
+    removed: Mapping[Status, int]
+    """Finished jobs that were pruned or deleted, all finished states named."""
+    retried: int
+    """Attempts that were put back to be tried again."""
+    idempotency_keys: int
+
+    @property
+    def processed(self) -> int:
+        """Jobs that completed."""
+        return self._ended(Status.COMPLETED)
+
+    @property
+    def failed(self) -> int:
+        """Jobs that ended failed and were not put back since."""
+        return self._ended(Status.FAILED)
+
+    @property
+    def cancelled(self) -> int:
+        """Jobs that were cancelled and not put back since."""
+        return self._ended(Status.CANCELLED)
+
+    def _ended(self, status: Status) -> int:
+        return self.present[status] + self.removed[status]
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """What is in the database, as of `now`."""
+
+    totals: Totals
+    queues: Sequence[QueueCount]
+    now: datetime
+
 
 class Revision(NamedTuple):
     """A job as of one of its moves: two that are equal show the same job, but for its lease."""
@@ -129,6 +177,7 @@ class Features:
     change_streams: bool = False
     embedded: bool = False
     sharded: bool = False
+    transactions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +298,14 @@ class JobRepository(Protocol):
         """Every known queue. May be a second old."""
         ...
 
+    async def totals(self) -> Totals:
+        """The whole database in numbers, from indexes and counters. May be a second old, older where it is slow."""
+        ...
+
+    async def logs(self, job_id: str) -> Sequence[LogLine]:
+        """What the attempts of this job logged, the oldest first; nothing for a job that did not, or is not there."""
+        ...
+
     async def cancel(self, job_id: str, *, at: datetime) -> Job:
         """cancel: waiting jobs end; a running one gets `cancel_requested_at`, once.
 
@@ -264,7 +321,9 @@ class JobRepository(Protocol):
         ...
 
     async def delete(self, job_id: str) -> None:
-        """Remove a job that is not running. Raises `JobNotFound`, `IllegalMove`."""
+        """Remove a job that is not running, and its log; a finished one stays counted in `totals`.
+
+        Raises `JobNotFound`, `IllegalMove`."""
         ...
 
     # Dispatch
@@ -327,6 +386,11 @@ class JobRepository(Protocol):
         """Show how far a running job is. Raises `LeaseLost`."""
         ...
 
+    async def append_logs(self, job_id: str, lines: Sequence[LogLine]) -> None:
+        """Keep these with the job: the newest `MAX_LOG_LINES`, together at most `MAX_LOG_BYTES`. Not fenced: what an
+        attempt logs after it lost its lease is kept too. Never repeated, so what raises `Unavailable` may be lost."""
+        ...
+
     async def quarantine(self, claim: Claim, reason: str, *, at: datetime) -> None:
         """fail, for a document that cannot be read: its errors are replaced by the reason. Raises `LeaseLost`."""
         ...
@@ -348,7 +412,9 @@ class JobRepository(Protocol):
         ...
 
     async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:
-        """Delete finished jobs older than that; returns how many, less than `limit` when none are left."""
+        """Delete finished jobs older than that, and their logs; they stay counted in `totals`.
+
+        Returns how many, less than `limit` when none are left."""
         ...
 
     async def prune_excess(self, *, keep: int, limit: int) -> int:
@@ -361,6 +427,14 @@ class JobRepository(Protocol):
 
     async def adopt(self, *, at: datetime, limit: int) -> Sequence[Candidate]:
         """Fill in what documents made by hand lack (`seq`, `queue`, ...), and fail those beyond repair."""
+        ...
+
+    async def save_counts(self) -> None:
+        """Write what this process counted since the last time; without news, nothing is written."""
+        ...
+
+    async def fold_counts(self) -> int:
+        """Add what silent processes had counted to the one total; returns of how many."""
         ...
 
     async def beat(self, worker: WorkerRecord) -> None:

@@ -12,7 +12,15 @@ from datetime import datetime, timedelta
 from jobqueue.admission import Admission, AdmissionLimits
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import Dispatcher
-from jobqueue.errors import DuplicateJob, IllegalMove, JobQueueError, KeyReused, OutcomeUnknown, ShuttingDown
+from jobqueue.errors import (
+    DuplicateJob,
+    IllegalMove,
+    JobNotFound,
+    JobQueueError,
+    KeyReused,
+    OutcomeUnknown,
+    ShuttingDown,
+)
 from jobqueue.following import Followers
 from jobqueue.idempotency import Enqueued, FirstRequests, as_created, fingerprint_of
 from jobqueue.job import (
@@ -23,10 +31,12 @@ from jobqueue.job import (
     Job,
     JobId,
     JsonValue,
+    LogLine,
     Status,
     to_milliseconds,
 )
-from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, Revision, WorkerRecord
+from jobqueue.repository import DatabaseState, JobFilter, JobRepository, Page, QueueCount, Revision, WorkerRecord
+from jobqueue.telemetry import UNOBSERVED, Observer
 from jobqueue.waiting import Waiters
 
 DEAD_LETTERS_COUNTED = 10_000
@@ -81,6 +91,7 @@ class JobService:
         waiters: Waiters,
         max_retries_of: Callable[[str], int],
         limits: AdmissionLimits = NO_LIMITS,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._jobs = jobs
         self._dispatcher = dispatcher
@@ -91,6 +102,7 @@ class JobService:
         self._max_retries_of = max_retries_of
         self._admission = Admission(jobs, limits=limits, clock=clock)
         self._first_requests = FirstRequests()
+        self._observer = observer
         self._accepting = True
 
     async def enqueue(self, new: NewJob) -> Job:
@@ -100,6 +112,7 @@ class JobService:
         self._refuse_when_stopping()
         async with self._admission.admit([new.queue]):
             job = await self._jobs.insert(self._make(new))
+        self._observer.enqueued([job])
         self._dispatcher.offer([job])
         return job
 
@@ -124,7 +137,9 @@ class JobService:
             for item, answer in zip(new, answers, strict=True):
                 if isinstance(answer, JobQueueError) and not isinstance(answer, OutcomeUnknown):
                     admitted.give_back(item.queue)
-        self._dispatcher.offer([answer for answer in answers if isinstance(answer, Job)])
+        stored = [answer for answer in answers if isinstance(answer, Job)]
+        self._observer.enqueued(stored)
+        self._dispatcher.offer(stored)
         return answers
 
     async def get(self, job_id: str) -> Job:
@@ -167,6 +182,16 @@ class JobService:
     async def count_by_status(self) -> Mapping[Status, int]:
         """How many jobs stand in each state. Costs what it counts."""
         return await self._jobs.count_by_status()
+
+    async def database_state(self) -> DatabaseState:
+        """The whole database in numbers; may be a second old."""
+        return DatabaseState(await self._jobs.totals(), await self._jobs.queues(), self._clock.now())
+
+    async def logs(self, job_id: str) -> Sequence[LogLine]:
+        """What the attempts of this job logged, the oldest line first. Raises `JobNotFound`."""
+        if job_id not in await self._jobs.statuses([job_id]):
+            raise JobNotFound(job_id)
+        return await self._jobs.logs(job_id)
 
     async def cancel(self, job_id: str) -> Job:
         """End a waiting job; ask a running one to stop. Raises `JobNotFound`, `IllegalMove`."""

@@ -142,6 +142,11 @@ class Registry:
         if old.function is not new.function:
             raise ConfigurationError(f"two tasks are named {new.name!r}: {old.place} and {new.place}")
 
+    @property
+    def types(self) -> frozenset[str] | None:
+        """The types of jobs that can be run; None when that is any."""
+        return None if self._fallback is not None else frozenset(self._tasks)
+
     def find(self, name: str) -> Task | None:
         """The task of this name, if there is one; never the fallback."""
         return self._tasks.get(name)

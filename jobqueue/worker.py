@@ -33,6 +33,7 @@ from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import ReadyQueue
 from jobqueue.errors import LeaseLost, Unavailable
 from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, Lease, LeaseId, Status, WorkerId, to_milliseconds
+from jobqueue.job_log import JobLog
 from jobqueue.leases import LeaseKeeper, Notice
 from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Retry, Snoozed
 from jobqueue.poller import Contention, Poller
@@ -40,6 +41,7 @@ from jobqueue.progress import ProgressReporter
 from jobqueue.repository import Claimed, JobRepository
 from jobqueue.retry import BackoffPolicy, next_run_at
 from jobqueue.tasks import Registry
+from jobqueue.telemetry import UNOBSERVED, Observer
 
 CLAIMS_IN_FLIGHT = 2
 """While one claim travels the next may already be sent; more would only make each of them smaller."""
@@ -63,6 +65,16 @@ VERBS = {
     Released: "released",
 }
 """What the log says of each ending."""
+
+OUTCOMES = {
+    Completed: "completed",
+    Retry: "retried",
+    Failed: "failed",
+    Snoozed: "snoozed",
+    Cancelled: "cancelled",
+    Released: "released",
+}
+"""What metrics call each ending."""
 
 T = TypeVar("T")
 
@@ -98,6 +110,7 @@ class WorkerPool:
         random: Random,
         on_finished: Callable[[JobId], None],
         on_scheduled: Callable[[datetime], None],
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self._jobs = jobs
         self._keeper = keeper
@@ -108,6 +121,7 @@ class WorkerPool:
         self._random = random
         self._on_finished = on_finished
         self._on_scheduled = on_scheduled
+        self._observer = observer
         self._ready = ReadyQueue(options.queue_size)
         self._contention = Contention(worker_id)
         self._busy: set[JobId] = set()
@@ -133,10 +147,12 @@ class WorkerPool:
             random=random,
         )
         self._progress = ProgressReporter(jobs, clock)
+        self._log = JobLog(jobs, clock)
         self._executor = Executor(
             registry,
             timeout_seconds=options.timeout_seconds,
             on_progress=self._progress.report,
+            on_log=self._log.keep,
             on_slot_free=self._wake,
         )
 
@@ -231,6 +247,7 @@ class WorkerPool:
             self._reserved -= len(ids) - len(won.jobs)
             self._busy.difference_update(set(ids) - {job.id for job in won.jobs})
         self._contention.observe(asked=len(ids), won=len(won.jobs))
+        self._observer.claimed(asked=len(ids), won=len(won.jobs))
         for job in won.jobs:
             self._start(job, lease)
         for claim, reason in won.unreadable:
@@ -265,6 +282,7 @@ class WorkerPool:
     def _start(self, job: Job, lease: Lease) -> None:
         attempt = Attempt(job, Claim(job.id, lease.id), started=self._clock.monotonic())
         self._running[attempt.claim] = attempt
+        self._observer.started(job)
         limit = timedelta(seconds=self._executor.timeout_seconds(job)) + self._options.lease
         self._keeper.add(attempt.claim, expires_at=lease.expires_at, renew_until=self._clock.now() + limit)
         # Answered late, it may be taken by another before it can be renewed.
@@ -281,6 +299,7 @@ class WorkerPool:
             ending = await self._executor.perform(attempt)
             self._wake()
             if ending is None:
+                self._observer.lease_lost(attempt.job)
                 log.warning("job lease lost", **attempt.log_fields(self._clock))
             else:
                 await self._report(attempt, ending)
@@ -299,10 +318,15 @@ class WorkerPool:
     async def _report(self, attempt: Attempt, ending: Ending) -> None:
         if isinstance(ending, Retry) and attempt.job.attempts_left == 0:
             ending = Failed(ending.error)
+        # First, so that whoever sees the outcome sees the log as well.
+        await self._log.flush(attempt.job.id)
         if await self._write(attempt.claim, lambda: self._record(attempt, ending)):
+            self._observer.ended(attempt.job, OUTCOMES[type(ending)], self._clock.monotonic() - attempt.started)
             log.info(f"job {VERBS[type(ending)]}", **attempt.log_fields(self._clock), **_error_fields(ending))
             if isinstance(ending, Completed | Failed | Cancelled):
                 self._on_finished(attempt.job.id)
+        else:
+            self._observer.lease_lost(attempt.job)
 
     async def _write(self, claim: Claim, write: Callable[[], Awaitable[None]]) -> bool:
         """Repeat a write until it is acknowledged (True), or refused because the lease is lost (False)."""
@@ -368,6 +392,7 @@ class WorkerPool:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._log.aclose()
         self._executor.close()
 
     async def _until_idle(self, seconds: float) -> None:

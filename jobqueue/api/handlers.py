@@ -6,6 +6,8 @@ the worker pool: `create_job` is where that begins.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
@@ -25,12 +27,14 @@ from jobqueue.api.bodies import read_json_body
 from jobqueue.api.bulk import enqueue_items, read_items
 from jobqueue.api.idempotency import enqueue as enqueue_as_asked
 from jobqueue.api.idempotency import refuse_key, replay_headers
+from jobqueue.api.negotiation import text_wanted
 from jobqueue.api.schemas import (
     Accepted,
     DeadLettersQuery,
     Health,
     Index,
     JobsQuery,
+    Metrics,
     NewJobBody,
     NoQuery,
     QueueView,
@@ -43,12 +47,15 @@ from jobqueue.api.schemas import (
     WorkerView,
 )
 from jobqueue.clock import Clock
-from jobqueue.errors import JobNotFound
-from jobqueue.job import Status
+from jobqueue.errors import JobNotFound, Unavailable
+from jobqueue.job import LogLine, Status
+from jobqueue.prometheus import PrometheusMetrics
 from jobqueue.service import JobService, NewJob
 from jobqueue.values import check_value, decode_json
 
 MAX_ID_LENGTH = 128
+
+BY_ACCEPT: Mapping[str, str] = {hdrs.VARY: hdrs.ACCEPT}
 
 LINKS = {
     "self": "/",
@@ -56,6 +63,7 @@ LINKS = {
     "deadLetters": "/dlq",
     "queues": "/queues",
     "workers": "/workers",
+    "metrics": "/metrics",
     "liveness": "/livez",
     "readiness": "/readyz",
     "openapi": "/openapi.json",
@@ -81,6 +89,7 @@ class Api:
     clock: Clock
     limits: Limits
     openapi: bytes
+    metrics: PrometheusMetrics
 
 
 API = web.AppKey("api", Api)
@@ -129,6 +138,10 @@ async def delete_job(api: Api, request: web.Request, query: NoQuery) -> web.Resp
     return web.Response(status=204)
 
 
+async def list_job_logs(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    return list_answer(await api.service.logs(job_id_of(request)), LogLine)
+
+
 async def list_dead_letters(api: Api, request: web.Request, query: DeadLettersQuery) -> web.Response:
     count = await api.service.count_dead_letters()
     page = await api.service.list(query.to_filter(), before=query.cursor, limit=query.limit, max_bytes=MAX_PAGE_BYTES)
@@ -171,6 +184,18 @@ async def list_queues(api: Api, request: web.Request, query: NoQuery) -> web.Res
 
 async def list_workers(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     return list_answer(await api.service.workers(), WorkerView)
+
+
+async def show_metrics(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    wanted = text_wanted(request.headers.getall(hdrs.ACCEPT, []))
+    if wanted is None:
+        return answer(Metrics.of(await api.service.database_state()), headers=BY_ACCEPT)
+    state = None
+    # What this process counted is to be seen also, and above all, while the database is away.
+    with contextlib.suppress(Unavailable):
+        state = await api.service.database_state()
+    body, content_type = api.metrics.render(wanted, state)
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, **BY_ACCEPT})
 
 
 async def show_index(api: Api, request: web.Request, query: NoQuery) -> web.Response:

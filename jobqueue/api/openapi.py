@@ -42,11 +42,13 @@ PROBLEM_HEADERS: Mapping[int, Sequence[tuple[str, str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One way in which a route answers well. `shape` is the type of its JSON; None is no body."""
+    """One way in which a route answers well. `shape` is the type of its JSON; None is no body. `texts` are the media
+    types in which it answers with text, to who asks for it."""
 
     description: str
     shape: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    texts: Sequence[str] = ()
 
 
 class Described(Protocol):
@@ -122,6 +124,7 @@ def _reply(reply: Reply, schemas: _Schemas) -> dict[str, Any]:
         }
     if reply.shape is not None:
         described["content"] = {"application/json": {"schema": schemas.of(reply.shape, "serialization")}}
+        described["content"] |= {text: {"schema": {"type": "string"}} for text in reply.texts}
     return described
 
 

@@ -25,6 +25,7 @@ from jobqueue.api.graphql.sockets import Sockets
 from jobqueue.api.handlers import API, Api, Limits
 from jobqueue.api.idempotency import KEY_HEADER, REPLAYED_HEADER
 from jobqueue.api.middleware import identify_requests, show_problems
+from jobqueue.api.negotiation import TEXTS
 from jobqueue.api.openapi import Reply, build_openapi
 from jobqueue.api.queries import read_query
 from jobqueue.api.schemas import (
@@ -37,6 +38,7 @@ from jobqueue.api.schemas import (
     Index,
     Input,
     JobsQuery,
+    Metrics,
     NewJobBody,
     NoQuery,
     QueueView,
@@ -50,7 +52,8 @@ from jobqueue.api.schemas import (
 )
 from jobqueue.api.server_log import server_log
 from jobqueue.clock import Clock
-from jobqueue.job import JobView
+from jobqueue.job import JobView, LogLine
+from jobqueue.prometheus import PrometheusMetrics
 from jobqueue.service import JobService
 
 Q = TypeVar("Q", bound=Input)
@@ -89,6 +92,7 @@ class Route(Generic[Q]):
 
 
 HEALTH = "health"
+METRICS = "metrics"
 GRAPHQL_PATH = "/graphql"
 LINK = {"Link": 'where the next page is, `rel="next"`; absent on the last one'}
 KEYED = {KEY_HEADER: "who repeats a request with the same key gets the first answer again; kept as long as the job"}
@@ -171,6 +175,16 @@ ROUTES: Sequence[Route[Any]] = (
         tag="jobs",
         replies={204: Reply("It is gone")},
         problems=(400, 404, 409, 503),
+    ),
+    Route(
+        method="GET",
+        path="/jobs/{id}/logs",
+        handler=handlers.list_job_logs,
+        query=NoQuery,
+        summary="Show what the attempts of a job logged, the oldest line first",
+        tag="jobs",
+        replies={200: Reply("The newest lines, within 200 and 64 KiB", list[LogLine])},
+        problems=(400, 404, 503),
     ),
     Route(
         method="GET",
@@ -269,6 +283,16 @@ ROUTES: Sequence[Route[Any]] = (
     ),
     Route(
         method="GET",
+        path="/metrics",
+        handler=handlers.show_metrics,
+        query=NoQuery,
+        summary="Show the totals of the database; to Prometheus also what this process counted",
+        tag=METRICS,
+        replies={200: Reply("In the form that `Accept` asks for", Metrics, {"Vary": "Accept"}, TEXTS)},
+        problems=(400, 503),
+    ),
+    Route(
+        method="GET",
         path="/",
         handler=handlers.show_index,
         query=NoQuery,
@@ -329,10 +353,16 @@ PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
 
 
 def build_api(
-    service: JobService, *, clock: Clock, limits: Limits | None = None, random: Random | None = None
+    service: JobService,
+    *,
+    clock: Clock,
+    limits: Limits | None = None,
+    random: Random | None = None,
+    metrics: PrometheusMetrics | None = None,
 ) -> web.Application:
-    """The whole API as one application; nothing is connected or started. `random` makes request ids."""
-    app = _application(ROUTES, _api(service, clock, limits), random)
+    """The whole API as one application; nothing is connected or started. `random` makes request ids, `metrics` has
+    counted what this process does."""
+    app = _application(ROUTES, _api(service, clock, limits, metrics), random)
     for path, page in PAGES.items():
         _add(app, hdrs.METH_GET, path, page)
     sockets = Sockets()
@@ -341,15 +371,22 @@ def build_api(
     return app
 
 
-def build_health_api(service: JobService, *, clock: Clock, random: Random | None = None) -> web.Application:
-    """Only the routes by which others see whether the process lives and is ready."""
-    health = [route for route in ROUTES if route.tag == HEALTH]
-    return _application(health, _api(service, clock, None), random)
+def build_health_api(
+    service: JobService, *, clock: Clock, random: Random | None = None, metrics: PrometheusMetrics | None = None
+) -> web.Application:
+    """Only the routes by which others see whether the process lives and is ready, and what it does."""
+    watched = [route for route in ROUTES if route.tag in (HEALTH, METRICS)]
+    return _application(watched, _api(service, clock, None, metrics), random)
 
 
-def _api(service: JobService, clock: Clock, limits: Limits | None) -> Api:
-    openapi = to_json(build_openapi(ROUTES, version=__version__))
-    return Api(service=service, clock=clock, limits=limits or Limits(), openapi=openapi)
+def _api(service: JobService, clock: Clock, limits: Limits | None, metrics: PrometheusMetrics | None) -> Api:
+    return Api(
+        service=service,
+        clock=clock,
+        limits=limits or Limits(),
+        openapi=to_json(build_openapi(ROUTES, version=__version__)),
+        metrics=metrics or PrometheusMetrics(),
+    )
 
 
 def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) -> web.Application:

@@ -43,7 +43,7 @@ from jobqueue.job import (
     JsonValue,
     Status,
 )
-from jobqueue.repository import JobFilter, QueueCount, WorkerRecord
+from jobqueue.repository import DatabaseState, JobFilter, QueueCount, WorkerRecord
 from jobqueue.service import NewJob
 from jobqueue.values import MAX_DEPTH, MAX_PROBLEMS, check_value, escape_pointer
 
@@ -415,20 +415,56 @@ class QueueView(Document):
     @classmethod
     def of(cls, queue: QueueCount, *, now: datetime) -> QueueView:
         """A queue as it looks at `now`."""
-        oldest = queue.oldest_pending_at
         return cls(
             name=queue.name,
             depth=queue.pending + queue.scheduled,
             pending=queue.pending,
             scheduled=queue.scheduled,
             processing=queue.processing,
-            oldest_pending_at=oldest,
-            oldest_age_seconds=max(0.0, (now - oldest).total_seconds()) if oldest is not None else None,
+            oldest_pending_at=queue.oldest_pending_at,
+            oldest_age_seconds=queue.oldest_age_seconds(now),
         )
 
 
 class WorkerView(WorkerRecord):
     """One live process."""
+
+
+class Metrics(BaseModel):
+    """Totals of the whole database, whichever process is asked. Times are seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    processed: int = Field(description="jobs that completed, those deleted since included")
+    failed: int = Field(description="jobs that ended failed and were not put back, those deleted since included")
+    cancelled: int = Field(description="jobs that were cancelled and not put back, those deleted since included")
+    retried: int = Field(description="attempts that were put back to be tried again")
+    in_progress: int = Field(description="jobs that run")
+    queue_depth: int = Field(description="jobs that wait: pending and scheduled")
+    pending: int = Field(description="jobs that wait for a worker")
+    scheduled: int = Field(description="jobs that wait for their time")
+    dlq_size: int = Field(description="jobs that stand in the dead letter queue")
+    idempotency_keys: int = Field(description="idempotency keys that are in force")
+    oldest_pending_age_seconds: float = Field(description="for how long the longest due job has been waiting")
+
+    @classmethod
+    def of(cls, state: DatabaseState) -> Metrics:
+        """The numbers as they are in the database."""
+        totals, present = state.totals, state.totals.present
+        ages = [queue.oldest_age_seconds(state.now) or 0.0 for queue in state.queues]
+        return cls(
+            processed=totals.processed,
+            failed=totals.failed,
+            cancelled=totals.cancelled,
+            retried=totals.retried,
+            in_progress=present[Status.PROCESSING],
+            queue_depth=present[Status.PENDING] + present[Status.SCHEDULED],
+            pending=present[Status.PENDING],
+            scheduled=present[Status.SCHEDULED],
+            dlq_size=present[Status.FAILED],
+            idempotency_keys=totals.idempotency_keys,
+            oldest_pending_age_seconds=max(ages, default=0.0),
+        )
 
 
 class Health(Document):

@@ -27,6 +27,7 @@ IDEMPOTENCY_KEY = "idempotency_key_v1"
 UNIQUE_KEY = "unique_key_v1"
 RETENTION = "retention_v1"
 HEARTBEAT = "heartbeat_v1"
+LOG_EXPIRY = "log_expiry_v1"
 
 WORKER_TTL_SECONDS = 3600
 CONFLICT_CODES = frozenset({85, 86})
@@ -51,7 +52,7 @@ class Index:
     def is_like(self, found: Mapping[str, Any]) -> bool:
         """Whether an index that `index_information` describes is this one."""
         keys = [(name, int(direction)) for name, direction in found["key"]]
-        options = {name: found[name] for name in DEFINING if found.get(name)}
+        options = {name: found[name] for name in DEFINING if found.get(name, False) is not False}
         return keys == list(self.keys) and options == dict(self.options)
 
 
@@ -73,6 +74,7 @@ def job_indexes(*, sparse: bool) -> Sequence[Index]:
     ]
 
 
+LOG_INDEXES = (Index(LOG_EXPIRY, [("expiresAt", 1)], {"expireAfterSeconds": 0}),)
 WORKER_INDEXES = (Index(HEARTBEAT, [("heartbeatAt", 1)], {"expireAfterSeconds": WORKER_TTL_SECONDS}),)
 
 
@@ -89,6 +91,7 @@ async def ensure_indexes(store: Store) -> None:
     """Create what is missing. Raises `SchemaConflict`, `Unavailable`."""
     await _ensure(store, store.jobs, job_indexes(sparse=store.sparse))
     await _ensure(store, store.workers, WORKER_INDEXES)
+    await _ensure(store, store.job_logs, LOG_INDEXES)
 
 
 async def check_indexes(store: Store) -> None:

@@ -92,6 +92,7 @@ class Inserts:
         await self._commit.aclose()
 
     async def _flush(self, batch: Sequence[NewDocument]) -> Sequence[Answer]:
+        self._store.observer.wrote_batch("inserts", len(batch))
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._store.client_seconds
         pause, in_doubt = FIRST_PAUSE_SECONDS, False

@@ -61,6 +61,7 @@ class Outcomes:
         await self._commit.aclose()
 
     async def _flush(self, batch: Sequence[Outcome]) -> Sequence[Answer]:
+        self._store.observer.wrote_batch("outcomes", len(batch))
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._store.client_seconds
         answers: dict[int, Answer] = {}

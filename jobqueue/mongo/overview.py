@@ -9,21 +9,29 @@ from typing import Any
 
 from pymongo.read_concern import ReadConcern
 
+from jobqueue.clock import Clock
 from jobqueue.job import EPOCH, Job, Status
 from jobqueue.mongo import indexes
+from jobqueue.mongo.cached import Cached
 from jobqueue.mongo.calls import settled
+from jobqueue.mongo.counters import Counters
 from jobqueue.mongo.documents import plain, read_or_salvage
 from jobqueue.mongo.pages import MAX_IDS
 from jobqueue.mongo.store import Collection as MongoCollection
 from jobqueue.mongo.store import Hint, Store, chunks
-from jobqueue.repository import Revision
+from jobqueue.repository import Revision, Totals
+
+TOTALS_TRIES = 3
+"""How often the jobs are counted again because some were deleted meanwhile."""
 
 
 class Overview:
     """The verbs that look at many jobs, but are no list."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, counters: Counters, clock: Clock) -> None:
         self._store = store
+        self._counters = counters
+        self._totals = Cached(self._find_totals, clock)
 
     async def count_by_status(self) -> Mapping[Status, int]:
         """How many jobs stand in each state. Where the server has snapshot reads the numbers are those of one
@@ -32,6 +40,10 @@ class Overview:
         for row in await self._store.hinted("count the jobs", indexes.STATUS_NEWEST, self._group):
             counts[_status(row["_id"])] += int(row["count"])
         return counts
+
+    async def totals(self) -> Totals:
+        """The whole database in numbers."""
+        return await self._totals.get()
 
     async def get_many(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         """These jobs by their ids; those that are not there are left out."""
@@ -42,6 +54,23 @@ class Overview:
         """Where these jobs stand, and when each was last moved; those that are gone are left out."""
         found = await self._find("see which jobs changed", job_ids, {"status": 1, "updatedAt": 1})
         return {document["_id"]: _revision(document) for document in found}
+
+    async def _find_totals(self) -> Totals:
+        await self._counters.save()
+        before = await self._counters.read()
+        for _ in range(TOTALS_TRIES):
+            present = await self.count_by_status()
+            after = await self._counters.read()
+            if before.is_settled(after):
+                break
+            # Jobs went from the collection into a counter while the two were read.
+            before = after
+        keys = await self._store.hinted("count the idempotency keys", indexes.IDEMPOTENCY_KEY, self._count_keys)
+        return Totals(present, after.removed, after.retried, keys)
+
+    async def _count_keys(self, hint: Hint) -> int:
+        # read: count of the jobs that have a key, from the index
+        return await self._store.jobs.count_documents({"idempotencyKey": {"$exists": True}}, **hint)
 
     async def _group(self, hint: Hint) -> Sequence[Mapping[str, Any]]:
         # read: how many jobs in each state, from the index alone

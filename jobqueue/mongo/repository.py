@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from jobqueue.clock import Clock, Identifiers, ServerClock
-from jobqueue.errors import IllegalMove, JobQueueError, LeaseLost, Unavailable
+from jobqueue.errors import IllegalMove, JobNotFound, JobQueueError, LeaseLost, Unavailable
 from jobqueue.job import (
     AttemptError,
     Candidate,
@@ -17,6 +19,7 @@ from jobqueue.job import (
     JsonValue,
     Lease,
     LeaseId,
+    LogLine,
     Progress,
     Status,
     WorkerId,
@@ -25,9 +28,11 @@ from jobqueue.mongo import moves
 from jobqueue.mongo.adoption import Adoption
 from jobqueue.mongo.calls import CLIENT_SECONDS, settled
 from jobqueue.mongo.claims import ClaimMode, Claims
+from jobqueue.mongo.counters import Counters
 from jobqueue.mongo.documents import plain, unreadable_error
 from jobqueue.mongo.indexes import check_indexes, ensure_indexes
 from jobqueue.mongo.inserts import Inserts
+from jobqueue.mongo.job_logs import JobLogs
 from jobqueue.mongo.limits import Limits
 from jobqueue.mongo.moves import Filter, Update
 from jobqueue.mongo.outcomes import Outcomes
@@ -45,9 +50,11 @@ from jobqueue.repository import (
     QueueCount,
     Rescued,
     Revision,
+    Totals,
     Window,
     WorkerRecord,
 )
+from jobqueue.telemetry import UNOBSERVED, Observer
 
 RACES = 5
 """How often a move of one job is tried again because the job was moved in the same moment."""
@@ -69,20 +76,26 @@ class MongoJobRepository:
         identifiers: Identifiers | None = None,
         features: Features | None = None,
         client_seconds: float = CLIENT_SECONDS,
+        logs_kept: timedelta = timedelta(days=31),
+        observer: Observer = UNOBSERVED,
     ) -> None:
         """`features` is for servers that cannot be asked; such a one is sent no hints. `client_seconds` is how
-        long a write is repeated before its outcome is reported as unknown."""
+        long a write is repeated before its outcome is reported as unknown; `logs_kept` is to be longer than jobs
+        are: it is for logs whose jobs went without them."""
         clock = clock or ServerClock()
-        self._store = Store(client, database_name, features=features, client_seconds=client_seconds)
+        identifiers = identifiers or Identifiers()
+        self._store = Store(client, database_name, features=features, client_seconds=client_seconds, observer=observer)
+        self._counters = Counters(self._store, clock, identifiers)
+        self._logs = JobLogs(self._store, clock, kept=logs_kept)
         self._inserts = Inserts(self._store)
         self._outcomes = Outcomes(self._store)
         self._claims = Claims(self._store, mode=claim_mode)
         self._pages = Pages(self._store, clock)
-        self._overview = Overview(self._store)
         self._limits = Limits(self._store)
-        self._sweeps = Sweeps(self._store)
+        self._overview = Overview(self._store, self._counters, clock)
+        self._sweeps = Sweeps(self._store, self._counters, self._logs)
         self._wakeups = Wakeups(self._store, clock)
-        self._adoption = Adoption(self._store, identifiers or Identifiers())
+        self._adoption = Adoption(self._store, identifiers)
 
     @property
     def features(self) -> Features:
@@ -99,6 +112,9 @@ class MongoJobRepository:
     async def aclose(self) -> None:
         await self._inserts.aclose()
         await self._outcomes.aclose()
+        await self._logs.aclose()
+        with contextlib.suppress(Unavailable):
+            await self._counters.save()
         await self._store.calls.drain()
         await settled(self._store.client.close())
 
@@ -149,6 +165,12 @@ class MongoJobRepository:
     async def queues(self) -> Sequence[QueueCount]:
         return await self._wakeups.counts()
 
+    async def totals(self) -> Totals:
+        return await self._overview.totals()
+
+    async def logs(self, job_id: str) -> Sequence[LogLine]:
+        return await self._logs.read(job_id)
+
     async def cancel(self, job_id: str, *, at: datetime) -> Job:
         for _ in range(RACES):
             ended = await self._cancel_waiting(job_id, at=at)
@@ -189,9 +211,14 @@ class MongoJobRepository:
         return redriven
 
     async def delete(self, job_id: str) -> None:
-        if not await self._delete_one(job_id):
-            job = await self._pages.get(job_id)
-            raise IllegalMove(job_id, "delete", job.status)
+        for _ in range(RACES):
+            status = await self._status_as_stored(job_id)
+            if status == Status.PROCESSING.value:
+                raise IllegalMove(job_id, "delete", Status.PROCESSING)
+            if await self._remove(job_id, status):
+                return await self._logs.forget([job_id])
+            # It moved between the two; once more.
+        raise Unavailable(f"cannot delete job {job_id!r}: it moves too fast")
 
     # Dispatch
 
@@ -220,6 +247,7 @@ class MongoJobRepository:
 
     async def retry(self, claim: Claim, error: AttemptError, *, run_at: datetime, at: datetime) -> None:
         await self._outcomes.write(moves.retry(claim, error, run_at=run_at, at=at))
+        self._counters.count_retried(1)
 
     async def fail(self, claim: Claim, error: AttemptError, *, at: datetime) -> None:
         await self._outcomes.write(moves.fail(claim, error, at=at))
@@ -235,6 +263,9 @@ class MongoJobRepository:
 
     async def quarantine(self, claim: Claim, reason: str, *, at: datetime) -> None:
         await self._outcomes.write(moves.quarantine(claim, unreadable_error(reason, at=at), at=at))
+
+    async def append_logs(self, job_id: str, lines: Sequence[LogLine]) -> None:
+        await self._logs.append(job_id, lines)
 
     async def report_progress(self, claim: Claim, progress: Progress, *, at: datetime) -> None:
         # progress: stays processing, only by the lease that claimed it
@@ -268,6 +299,12 @@ class MongoJobRepository:
         self._claims.suspects.difference_update(suspects)
         await self._wakeups.ensure({candidate.queue for candidate in adopted}, at=at)
         return adopted
+
+    async def save_counts(self) -> None:
+        await self._counters.save()
+
+    async def fold_counts(self) -> int:
+        return await self._counters.fold()
 
     async def beat(self, worker: WorkerRecord) -> None:
         # workers: one document per process
@@ -310,13 +347,33 @@ class MongoJobRepository:
         guard = {"_id": job_id, "status": {"$in": moves.REDRIVABLE}}
         return await self._update_one("redrive", job_id, guard, moves.redrive(at=at))
 
-    async def _delete_one(self, job_id: str) -> bool:
-        # delete: any state but processing
-        guard = {"_id": job_id, "status": {"$ne": Status.PROCESSING.value}}
-        result = await self._store.calls.write(
-            "delete the job", job_id, lambda: self._store.jobs.delete_one(guard, **self._store.by_id)
+    async def _remove(self, job_id: str, status: Any) -> bool:
+        """Delete a job that stands in this state; a finished one is counted."""
+
+        async def delete(options: Mapping[str, Any]) -> int:
+            return await self._delete_one(job_id, status, options)
+
+        async def attempt(call: Callable[[], Awaitable[int]]) -> int:
+            return await self._store.calls.write("delete the job", job_id, call)
+
+        if status in moves.ENDED:
+            return await self._counters.remove(Status(status), delete, attempt=attempt) == 1
+        return await attempt(lambda: delete({})) == 1
+
+    async def _delete_one(self, job_id: str, status: Any, options: Mapping[str, Any]) -> int:
+        # delete: any state but processing, only while it is in the state that was seen
+        guard = {"_id": job_id, "status": status}
+        result = await self._store.jobs.delete_one(guard, **self._store.by_id, **options)
+        return result.deleted_count
+
+    async def _status_as_stored(self, job_id: str) -> Any:
+        # read: what stands in `status`, which people may have mistyped
+        found = await self._store.calls.run(
+            "read the job", lambda: self._store.jobs.find_one({"_id": job_id}, {"status": 1})
         )
-        return result.deleted_count == 1
+        if found is None:
+            raise JobNotFound(job_id)
+        return found.get("status")
 
     async def _update_one(self, what: str, job_id: str, guard: Filter, update: Update) -> bool:
         result = await self._store.calls.write(

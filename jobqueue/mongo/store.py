@@ -15,8 +15,9 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from jobqueue.mongo.calls import CLIENT_SECONDS, HINT_REFUSED, Calls, calls_in_flight, unavailable
+from jobqueue.mongo.calls import CLIENT_SECONDS, HINT_REFUSED, Calls, calls_in_flight, settled, unavailable
 from jobqueue.repository import Features
+from jobqueue.telemetry import UNOBSERVED, Observer
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,9 @@ EMBEDDED_SET = "secantus"
 
 BY_ID = "_id_"
 
+TRANSACTION_TRIES = 3
+"""Each may fail because another statement writes to the same documents."""
+
 
 class Store:
     """The collections of one database."""
@@ -45,6 +49,7 @@ class Store:
         *,
         features: Features | None = None,
         client_seconds: float = CLIENT_SECONDS,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self.client = client
         self.database = client[database_name]
@@ -55,6 +60,9 @@ class Store:
         self.watched_signals = self.database.get_collection("signals", read_concern=ReadConcern("majority"))
         self.workers = self._pinned("workers", HASTY)
         self.limits = self._pinned("limits", HASTY)
+        self.counters = self._pinned("counters", DURABLE)
+        self.job_logs = self._pinned("job_logs", DURABLE)
+        self.observer = observer
         self.calls = Calls(calls_in_flight())
         self.client_seconds = client_seconds
         self.features = features or Features(name="unknown", version="")
@@ -82,6 +90,24 @@ class Store:
         self._hints = not self.features.embedded
         if not self.features.embedded and not self.client.options.retry_writes:
             log.warning("retryWrites=false makes claims and outcomes fail in every election")
+
+    async def together(self, call: Callable[[Hint], Awaitable[T]]) -> T:
+        """Run what `call` does as one: in a transaction where the server has them, otherwise just so.
+
+        To be run as one driver's call, within its deadline, and raises the driver's errors. `call` gets the options
+        of each of its statements; it is called again after what it did was undone."""
+        if not self.features.transactions:
+            return await call({})
+        async with await settled(self.client.start_session()) as session:
+            tries = 0
+            while True:
+                try:
+                    async with await settled(session.start_transaction(write_concern=DURABLE)):
+                        return await call({"session": session})
+                except PyMongoError as error:
+                    tries += 1
+                    if tries == TRANSACTION_TRIES or not error.has_error_label("TransientTransactionError"):
+                        raise
 
     async def hinted(
         self, what: str, index: str, call: Callable[[Hint], Awaitable[T]], *, seconds: float = CLIENT_SECONDS
@@ -120,6 +146,7 @@ def features_of(hello: Mapping[str, Any], build: Mapping[str, Any]) -> Features:
         change_streams=replica_set or sharded,
         embedded=embedded,
         sharded=sharded,
+        transactions=(replica_set or sharded) and "logicalSessionTimeoutMinutes" in hello,
     )
 
 

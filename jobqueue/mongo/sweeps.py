@@ -6,7 +6,7 @@ and an owner may have renewed. No statement is unbounded.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,9 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from jobqueue.job import LAST_INSTANT, AttemptError, Candidate, Claim, Job, JobId, LeaseId, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, unavailable
+from jobqueue.mongo.counters import Counters
 from jobqueue.mongo.documents import Unreadable, plain, read_candidate, whole
+from jobqueue.mongo.job_logs import JobLogs
 from jobqueue.mongo.moves import TICK, Filter, Statement, Update
 from jobqueue.mongo.store import Store, chunks
 from jobqueue.repository import Promoted, Rescued
@@ -33,8 +35,10 @@ LEASE_EXPIRED = "LeaseExpired"
 class Sweeps:
     """The verbs of maintenance."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, counters: Counters, logs: JobLogs) -> None:
         self._store = store
+        self._counters = counters
+        self._logs = logs
 
     async def promote(self, *, now: datetime, limit: int) -> Promoted:
         """scheduled -> pending for what is due. After a batch the next look is due at once: it tells what is left."""
@@ -53,6 +57,7 @@ class Sweeps:
         targets = {document["_id"]: _target(document) for document in found}
         statements = [_rescue(document, targets[document["_id"]], cutoff=cutoff, at=at) for document in found]
         won = await self._write_and_see(statements)
+        self._counters.count_retried(sum(targets[job_id] is Status.PENDING for job_id in won))
         requeued = [one for one in found if one["_id"] in won and targets[one["_id"]] is Status.PENDING]
         return Rescued(
             readable_candidates(requeued),
@@ -80,8 +85,8 @@ class Sweeps:
 
     async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:
         """Delete finished jobs older than that."""
-        ids = await self._find_finished(status, before=finished_before, limit=min(limit, MAX_IDS))
-        return await self._delete([document["_id"] for document in ids], [status.value], before=finished_before)
+        found = await self._find_finished(status, before=finished_before, limit=min(limit, MAX_IDS))
+        return await self._remove([document["_id"] for document in found], status, before=finished_before)
 
     async def prune_excess(self, *, keep: int, limit: int) -> int:
         """Delete the longest finished jobs beyond the newest `keep`."""
@@ -90,13 +95,33 @@ class Sweeps:
         if excess <= 0:
             return 0
         found = [
-            document
+            (plain(document["finishedAt"]), status, document["_id"])
             for status in moves.ENDED
             for document in await self._find_finished(Status(status), before=None, limit=excess)
         ]
-        oldest = sorted(found, key=lambda document: plain(document["finishedAt"]))[:excess]
-        ids = [document["_id"] for document in oldest]
-        return await self._delete(ids, moves.ENDED, before=plain(oldest[-1]["finishedAt"]) + TICK) if oldest else 0
+        oldest = sorted(found, key=lambda one: one[0])[:excess]
+        removed = 0
+        for status in moves.ENDED:
+            ids = [job_id for _, its_status, job_id in oldest if its_status == status]
+            removed += await self._remove(ids, Status(status), before=oldest[-1][0] + TICK)
+        return removed
+
+    async def _remove(self, ids: Sequence[Any], status: Status, *, before: datetime) -> int:
+        """Delete and count finished jobs, and delete their logs."""
+        if not ids:
+            return 0
+
+        async def delete(options: Mapping[str, Any]) -> int:
+            return await self._delete(ids, status, before=before, options=options)
+
+        async def attempt(call: Callable[[], Awaitable[int]]) -> int:
+            return await self._store.calls.run("prune old jobs", call, seconds=MAINTENANCE_SECONDS)
+
+        removed = await self._counters.remove(status, delete, attempt=attempt)
+        # What was redriven meanwhile is still there, and keeps its log.
+        left = await self._find_left(ids) if removed < len(ids) else set()
+        await self._logs.forget([job_id for job_id in ids if job_id not in left])
+        return removed
 
     async def _find_due(self, *, before: datetime, limit: int) -> Sequence[Mapping[str, Any]]:
         # read: scheduled jobs that are due, longest due first
@@ -178,17 +203,20 @@ class Sweeps:
             seconds=MAINTENANCE_SECONDS,
         )
 
-    async def _delete(self, ids: Sequence[Any], statuses: Sequence[str], *, before: datetime) -> int:
+    async def _delete(self, ids: Sequence[Any], status: Status, *, before: datetime, options: Mapping[str, Any]) -> int:
         # prune: only while still finished, and finished as long ago as it was: it may have been redriven
-        if not ids:
-            return 0
-        query = {"_id": {"$in": list(ids)}, "status": {"$in": list(statuses)}, "finishedAt": {"$lt": before}}
-        result = await self._store.calls.run(
+        query = {"_id": {"$in": list(ids)}, "status": status.value, "finishedAt": {"$lt": before}}
+        result = await self._store.jobs.delete_many(query, **self._store.by_id, **options)
+        return result.deleted_count
+
+    async def _find_left(self, ids: Sequence[Any]) -> set[Any]:
+        # read: which of these jobs are still there
+        found = await self._store.calls.run(
             "prune old jobs",
-            lambda: self._store.jobs.delete_many(query, **self._store.by_id),
+            lambda: self._store.jobs.find({"_id": {"$in": list(ids)}}, {"_id": 1}, **self._store.by_id).to_list(None),
             seconds=MAINTENANCE_SECONDS,
         )
-        return result.deleted_count
+        return {document["_id"] for document in found}
 
     async def _find(
         self,

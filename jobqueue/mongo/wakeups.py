@@ -19,6 +19,7 @@ from jobqueue.clock import Clock
 from jobqueue.errors import Unavailable
 from jobqueue.job import Status
 from jobqueue.mongo import indexes
+from jobqueue.mongo.cached import Cached
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled, unavailable
 from jobqueue.mongo.documents import plain
 from jobqueue.mongo.store import Store
@@ -36,11 +37,6 @@ AWAIT_MILLISECONDS = 2_000
 """How long the server holds a look at the change stream open: half a command a second when idle, and how long
 closing may take."""
 
-CACHE_SECONDS = 1.0
-CACHE_FACTOR = 10
-"""Counting may take a tenth of the time at most: where it is slow (the embedded server reads every waiting job)
-its answer is kept longer."""
-
 
 class Wakeups:
     """The verbs about queues."""
@@ -51,8 +47,7 @@ class Wakeups:
         self._touched: dict[str, datetime] = {}
         self._unsent: dict[str, datetime] = {}
         self._sender: asyncio.Task[None] | None = None
-        self._counts: Sequence[QueueCount] = ()
-        self._counts_expire = float("-inf")
+        self._counts = Cached(self._count, clock)
 
     async def ensure(self, queues: Iterable[str], *, at: datetime) -> None:
         """Make sure that these queues are known, before a job is put into one of them."""
@@ -70,12 +65,7 @@ class Wakeups:
 
     async def counts(self) -> Sequence[QueueCount]:
         """Every known queue and what waits in it."""
-        clock = self._clock.monotonic
-        if clock() >= self._counts_expire:
-            started = clock()
-            self._counts = await self._count()
-            self._counts_expire = clock() + max(CACHE_SECONDS, CACHE_FACTOR * (clock() - started))
-        return self._counts
+        return await self._counts.get()
 
     def signal(self, queues: Collection[str], *, at: datetime) -> None:
         """Wake others. Returns at once."""

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from jobqueue.errors import DuplicateJob, IllegalMove, JobNotFound, JobQueueError
-from jobqueue.job import FINISHED, WAITING, Candidate, Job, JobId, Status
-from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, Revision, WorkerRecord
+from jobqueue.job import FINISHED, WAITING, Candidate, Job, JobId, LogLine, Status
+from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, Revision, Totals, WorkerRecord
 from jobqueue.waiting import Waiters
 
 
@@ -21,6 +21,7 @@ class MemoryJobs:
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.broken: Exception | None = None
+        self.lines: dict[str, list[LogLine]] = {}
         self.live_workers: list[WorkerRecord] = []
         self.holding: asyncio.Event | None = None
         self.counts = 0
@@ -102,6 +103,14 @@ class MemoryJobs:
     async def queues(self) -> Sequence[QueueCount]:
         self._fail_when_broken()
         return [self._count_queue(name) for name in sorted({job.queue for job in self.jobs.values()})]
+
+    async def totals(self) -> Totals:
+        self._fail_when_broken()
+        keys = sum(job.idempotency_key is not None for job in self.jobs.values())
+        return Totals(await self.count_by_status(), dict.fromkeys(FINISHED, 0), retried=0, idempotency_keys=keys)
+
+    async def logs(self, job_id: str) -> Sequence[LogLine]:
+        return self.lines.get(job_id, [])
 
     async def cancel(self, job_id: str, *, at: datetime) -> Job:
         job = await self.get(job_id)

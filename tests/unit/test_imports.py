@@ -27,11 +27,13 @@ MAY_IMPORT = {
         "idempotency",
         "job",
         "repository",
+        "telemetry",
         "waiting",
         "values",
     },
     "idempotency": {"errors", "job"},
     "admission": {"clock", "depth", "errors", "rate_limit", "repository"},
+    "telemetry": {"job"},
 }
 """All that these modules may know of this package."""
 
@@ -79,6 +81,21 @@ def test_only_the_composition_root_knows_the_adapter() -> None:
     importers = {name.split(".")[0] for name, tree in modules() if own(imported(tree)) & {"mongo", "driver"}}
 
     assert importers - {"mongo"} == {"app", "driver"}
+
+
+def test_only_its_adapter_knows_prometheus_and_the_engine_knows_neither() -> None:
+    trees = dict(modules())
+
+    assert [name for name, tree in trees.items() if "prometheus_client" in _roots(tree)] == ["prometheus"]
+    assert not [name for name in trees if name.split(".")[0] in ENGINE | {"mongo", "service"} and _knows(trees[name])]
+
+
+def _roots(tree: ast.AST) -> set[str]:
+    return {each.split(".")[0] for each in imported(tree)}
+
+
+def _knows(tree: ast.AST) -> bool:
+    return "prometheus" in own(imported(tree))
 
 
 def test_the_core_knows_only_what_is_below_it() -> None:

@@ -16,7 +16,7 @@ from yarl import URL
 
 from jobqueue import __version__
 from jobqueue.api.routes import PAGES, ROUTES
-from jobqueue.job import Lease, LeaseId, Status, WorkerId
+from jobqueue.job import Lease, LeaseId, LogLine, Status, WorkerId
 from jobqueue.repository import WorkerRecord
 
 Client = TestClient[web.Request, web.Application]
@@ -98,6 +98,7 @@ async def test_answers_are_as_the_document_says(
     moment = jobs.jobs["a"].created_at
     lease = Lease(id=LeaseId("l"), worker_id=WorkerId("w"), expires_at=moment)
     jobs.put("a", status=Status.PROCESSING, lease=lease, started_at=moment, retry_count=1)
+    jobs.lines["a"] = [LogLine(at=moment, attempt=1, level="info", message="m", fields={"n": [1, None]})]
     jobs.put("b", status=Status.FAILED, finished_at=moment)
     jobs.put("c", status=Status.FAILED, finished_at=moment, result=1)
     calls: list[tuple[str, str, str, Any]] = [
@@ -126,6 +127,8 @@ async def test_answers_are_as_the_document_says(
         ("GET", "/status/{id}", "/status/e", None),
         ("GET", "/status/{id}", "/status/nobody", None),
         ("GET", "/queues", "/queues", None),
+        ("GET", "/jobs/{id}/logs", "/jobs/a/logs", None),
+        ("GET", "/metrics", "/metrics", None),
         ("GET", "/workers", "/workers", None),
         ("GET", "/", "/", None),
         ("GET", "/livez", "/livez", None),

@@ -1,0 +1,256 @@
+"""Metrics for Prometheus: this process counted, and the database as of the last second.
+
+Counters and histograms are of this process only (add them up over all processes); what is in the database is shown
+as gauges, the same in every process (take the maximum, not the sum). Labels are bounded, whatever clients make up:
+names of queues and types beyond the bounds are counted under `other`, and no id is ever a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from jobqueue import __version__
+from jobqueue.job import Job
+from jobqueue.repository import DatabaseState, QueueCount, Totals
+
+OTHER = "other"
+MAX_QUEUES = 50
+MAX_TYPES = 100
+MAX_PAIRS = 500
+"""How many pairs of queue and type are told apart; each is a handful of time series."""
+
+WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+RUN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+BATCH_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+
+Series = TypeVar("Series", Counter, Histogram)
+
+
+class Names:
+    """Label values out of names that clients make up: the first so many, all others are `other`."""
+
+    def __init__(self, most: int, *, only: Collection[str] | None = None) -> None:
+        """`only` are the names that may be told apart; None means any."""
+        self._most = most
+        self._only = only
+        self._names: set[str] = set()
+
+    def label(self, name: str) -> str:
+        """The name itself, or `other`."""
+        if name in self._names:
+            return name
+        if len(self._names) >= self._most or (self._only is not None and name not in self._only):
+            return OTHER
+        self._names.add(name)
+        return name
+
+
+class PrometheusMetrics:
+    """Counts what an engine does, and writes it down for Prometheus. Belongs to one event loop."""
+
+    def __init__(self, *, types: Collection[str] | None = None) -> None:
+        """`types` are those that can be run here; None where any can be."""
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        self._queues = Names(MAX_QUEUES)
+        self._types = Names(MAX_TYPES, only=types)
+        self._pairs: set[tuple[str, str]] = set()
+        # The series of what is told apart, without the locks and checks of `labels()`.
+        self._enqueued_by: dict[tuple[str, ...], Counter] = {}
+        self._ended_by: dict[tuple[str, ...], Counter] = {}
+        self._waited_by: dict[tuple[str, ...], Histogram] = {}
+        self._ran_by: dict[tuple[str, ...], Histogram] = {}
+
+        self._enqueued = Counter(
+            "jobqueue_jobs_enqueued", "Jobs stored by this process.", ["queue", "type"], registry=registry
+        )
+        self._ended = Counter(
+            "jobqueue_attempts",
+            "Attempts of this process whose outcome is written.",
+            ["queue", "type", "outcome"],
+            registry=registry,
+        )
+        self._waited = Histogram(
+            "jobqueue_job_wait_seconds",
+            "From when a job was due until an attempt began.",
+            ["queue"],
+            buckets=WAIT_BUCKETS,
+            registry=registry,
+        )
+        self._ran = Histogram(
+            "jobqueue_attempt_run_seconds",
+            "From the claim of an attempt until its outcome was written.",
+            ["type"],
+            buckets=RUN_BUCKETS,
+            registry=registry,
+        )
+        self._asked = Counter("jobqueue_claims_asked", "Jobs that this process tried to claim.", registry=registry)
+        self._won = Counter("jobqueue_claims_won", "Jobs that this process did claim.", registry=registry)
+        self._lost = Counter(
+            "jobqueue_leases_lost", "Attempts of this process that lost their lease to another.", registry=registry
+        )
+        self._expired = Counter(
+            "jobqueue_leases_expired",
+            "Attempts of silent workers that this process took back, by what became of the job.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "jobqueue_batch_items",
+            "Items in one write of a group commit.",
+            ["kind"],
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self._running = Gauge(
+            "jobqueue_attempts_running", "Attempts of this process without a written outcome.", registry=registry
+        )
+        self._slots = Gauge("jobqueue_slots", "Jobs that this process runs at the same time.", registry=registry)
+        Gauge("jobqueue_build_info", "1, with the version.", ["version"], registry=registry).labels(__version__).set(1)
+        ProcessCollector(namespace="jobqueue", registry=registry)
+        self._database = _DatabaseGauges()
+        registry.register(self._database)
+
+    def watch_pool(self, *, slots: int, running: Callable[[], int]) -> None:
+        """Show how many jobs run here; `running` is asked when metrics are."""
+        self._slots.set(slots)
+        self._running.set_function(running)
+
+    def render(self, wanted: str, state: DatabaseState | None) -> tuple[bytes, str]:
+        """Everything as text, and its content type. `wanted` is one media range of an Accept header; `state` is
+        None while the database does not answer."""
+        self._database.state = state
+        encode, content_type = choose_encoder(wanted)
+        return encode(self.registry), content_type
+
+    # Observer
+
+    def enqueued(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            key = (job.queue, job.type)
+            child = self._enqueued_by.get(key) or _child(self._enqueued, self._enqueued_by, key, self._pair(*key))
+            child.inc()
+
+    def claimed(self, *, asked: int, won: int) -> None:
+        self._asked.inc(asked)
+        self._won.inc(won)
+
+    def started(self, job: Job) -> None:
+        if job.started_at is not None:
+            key = (job.queue,)
+            child = self._waited_by.get(key) or _child(
+                self._waited, self._waited_by, key, (self._queues.label(job.queue),)
+            )
+            child.observe(max(0.0, (job.started_at - job.run_at).total_seconds()))
+
+    def ended(self, job: Job, outcome: str, seconds: float) -> None:
+        key = (job.queue, job.type, outcome)
+        count = self._ended_by.get(key) or _child(
+            self._ended, self._ended_by, key, (*self._pair(job.queue, job.type), outcome)
+        )
+        count.inc()
+        of_type = (job.type,)
+        time = self._ran_by.get(of_type) or _child(self._ran, self._ran_by, of_type, (self._types.label(job.type),))
+        time.observe(seconds)
+
+    def lease_lost(self, job: Job) -> None:
+        self._lost.inc()
+
+    def leases_expired(self, *, requeued: int, failed: int, cancelled: int) -> None:
+        self._expired.labels("requeued").inc(requeued)
+        self._expired.labels("failed").inc(failed)
+        self._expired.labels("cancelled").inc(cancelled)
+
+    def wrote_batch(self, kind: str, items: int) -> None:
+        self._batches.labels(kind).observe(items)
+
+    def _pair(self, queue: str, job_type: str) -> tuple[str, str]:
+        pair = (self._queues.label(queue), self._types.label(job_type))
+        if pair not in self._pairs:
+            if len(self._pairs) >= MAX_PAIRS:
+                return (OTHER, OTHER)
+            self._pairs.add(pair)
+        return pair
+
+
+def _child(
+    family: Series, known: dict[tuple[str, ...], Series], key: tuple[str, ...], labels: tuple[str, ...]
+) -> Series:
+    """The series with these labels, remembered under its names where they are the labels."""
+    child = family.labels(*labels)
+    if labels == key:
+        known[key] = child
+    return child
+
+
+class _DatabaseGauges(Collector):
+    """What is in the database, whoever put it there."""
+
+    def __init__(self) -> None:
+        self.state: DatabaseState | None = None
+
+    def describe(self) -> Iterator[Metric]:
+        """The names, without asking for values."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of the last state; none while it is not known, but the one that says so."""
+        up = self.state is not None
+        yield GaugeMetricFamily("jobqueue_database_up", "Whether MongoDB answered for this scrape.", value=float(up))
+        if self.state is not None:
+            yield from _totals(self.state.totals)
+            yield from _queues(self.state)
+
+
+def _totals(totals: Totals) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("jobqueue_database_jobs", "Jobs in the database, by status.", labels=["status"])
+    for status, count in totals.present.items():
+        jobs.add_metric([status.value], count)
+    yield jobs
+    ever = GaugeMetricFamily(
+        "jobqueue_database_finished_jobs",
+        "Jobs that ended like this and were not put back since, those deleted by now included.",
+        labels=["status"],
+    )
+    for name, count in (("completed", totals.processed), ("failed", totals.failed), ("cancelled", totals.cancelled)):
+        ever.add_metric([name], count)
+    yield ever
+    yield GaugeMetricFamily(
+        "jobqueue_database_retried_attempts", "Attempts that were put back, ever.", value=totals.retried
+    )
+    yield GaugeMetricFamily(
+        "jobqueue_database_idempotency_keys", "Idempotency keys that are in force.", value=totals.idempotency_keys
+    )
+
+
+def _queues(state: DatabaseState) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily(
+        "jobqueue_queue_jobs", "Unfinished jobs in the database, by queue and status.", labels=["queue", "status"]
+    )
+    oldest = GaugeMetricFamily(
+        "jobqueue_queue_oldest_pending_age_seconds",
+        "For how long the longest due job of a queue has been waiting; 0 when none is.",
+        labels=["queue"],
+    )
+    for name, group in _bounded(state.queues):
+        jobs.add_metric([name, "pending"], sum(queue.pending for queue in group))
+        jobs.add_metric([name, "scheduled"], sum(queue.scheduled for queue in group))
+        jobs.add_metric([name, "processing"], sum(queue.processing for queue in group))
+        oldest.add_metric([name], max(queue.oldest_age_seconds(state.now) or 0.0 for queue in group))
+    yield jobs
+    yield oldest
+
+
+def _bounded(queues: Sequence[QueueCount]) -> Iterator[tuple[str, Sequence[QueueCount]]]:
+    """The fullest queues each by itself, the rest together."""
+    fullest = sorted(queues, key=lambda queue: (-queue.pending - queue.scheduled - queue.processing, queue.name))
+    own = {queue.name: [queue] for queue in fullest[:MAX_QUEUES]}
+    rest = fullest[MAX_QUEUES:]
+    if rest:
+        own.setdefault(OTHER, []).extend(rest)
+    yield from own.items()
