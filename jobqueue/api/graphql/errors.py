@@ -44,7 +44,6 @@ NOT_EXECUTABLE: Mapping[type[Exception], str] = {
 }
 """What is said when there is nothing to execute."""
 
-TOO_DEEP = "the operation is nested too deeply"
 
 log = structlog.get_logger(__name__)
 
@@ -80,8 +79,6 @@ def _shown(error: GraphQLError) -> tuple[str, dict[str, Any]]:
         return error.message, {CODE: BAD_INPUT} | (error.extensions or {})
     if type(original) in NOT_EXECUTABLE:
         return NOT_EXECUTABLE[type(original)], {CODE: BAD_INPUT}
-    if isinstance(original, RecursionError):
-        return TOO_DEEP, {CODE: LIMIT_EXCEEDED}
     problem = problem_of(original, instance=PATH)
     return problem.detail, _extensions(original, problem)
 
@@ -99,7 +96,7 @@ def _extensions(original: Exception, problem: Problem) -> dict[str, Any]:
 
 def _log(error: GraphQLError) -> None:
     original = _cause(error)
-    if original is None or isinstance(original, (*NOT_EXECUTABLE, RecursionError)):
+    if original is None or isinstance(original, tuple(NOT_EXECUTABLE)):
         return
     status = row_of(original).status
     about = {"path": PATH, "field": ".".join(str(step) for step in error.path or ())}

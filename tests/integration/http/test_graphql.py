@@ -390,10 +390,32 @@ async def test_many_jobs_by_id_are_one_look_at_the_store(client: Client, jobs: M
     assert jobs.looks == 1
 
 
-async def test_the_same_list_or_count_is_made_once(client: Client, jobs: MemoryJobs) -> None:
-    await data(client, "{ a: JobStatus { failed } b: JobStatus { pending } c: JobStatus { running } }")
+async def test_the_same_list_or_count_is_made_once(
+    client: Client, jobs: MemoryJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = []
+    make = jobs.list
+
+    async def observed(which: Any, **how: Any) -> Any:
+        lists.append((which, how["limit"]))
+        return await make(which, **how)
+
+    monkeypatch.setattr(jobs, "list", observed)
+
+    await data(client, "{ a: JobStatus { failed } b: JobStatus { pending } c: Jobs { id } d: Jobs { status } }")
 
     assert jobs.looks == 1
+    assert len(lists) == 1
+
+
+async def test_for_an_id_that_no_job_can_have_nobody_is_asked(client: Client, jobs: MemoryJobs) -> None:
+    await data(client, "query ($id: String!) { Job(id: $id) { id } }", id="x" * 129)
+
+    assert jobs.looks == 0
+
+
+async def test_a_message_does_not_repeat_a_query_however_long_it_is(client: Client) -> None:
+    assert len((await error(client, f"{{ {'x' * 2000} }}"))["message"]) == 500
 
 
 async def test_a_later_look_in_the_same_operation_is_a_new_one(client: Client) -> None:

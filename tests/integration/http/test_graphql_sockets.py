@@ -184,17 +184,20 @@ async def test_nobody_is_followed_when_the_client_has_completed_or_left(
     await until(lambda: not following_jobs)
 
 
-async def test_queries_and_mutations_go_over_the_socket_too(client: Client) -> None:
+async def test_queries_and_mutations_go_over_the_socket_too_and_each_sees_the_store_anew(client: Client) -> None:
+    look = '{ Jobs { id } Job(id: "a") { id } JobStatus { pending } }'
+    answers = []
     async with connected(client) as socket:
-        await subscribe(socket, 'mutation { Enqueue(task: "a", id: "a") { status } }')
-        first = await received(socket)
-        done = await received(socket)
-        await subscribe(socket, "{ Jobs { id } }")
-        second = await received(socket)
+        for query in (look, 'mutation { Enqueue(task: "a", id: "a") { status } }', look):
+            await subscribe(socket, query)
+            answers.append((await received(socket))["payload"]["data"])
+            assert await received(socket) == {"id": "1", "type": "complete"}
 
-    assert first == {"id": "1", "type": "next", "payload": {"data": {"Enqueue": {"status": "PENDING"}}}}
-    assert done["type"] == "complete"
-    assert second["payload"] == {"data": {"Jobs": [{"id": "a"}]}}
+    assert answers == [
+        {"Jobs": [], "Job": None, "JobStatus": {"pending": 0}},
+        {"Enqueue": {"status": "PENDING"}},
+        {"Jobs": [{"id": "a"}], "Job": {"id": "a"}, "JobStatus": {"pending": 1}},
+    ]
 
 
 async def test_what_cannot_be_executed_is_an_error_with_a_code_and_the_socket_stays(client: Client) -> None:
