@@ -225,19 +225,19 @@ class WorkerPool:
             count = min(self._free_slots(), len(self._ready), MAX_CLAIM)
             if count <= 0:
                 break
-            ids = [candidate.id for candidate in self._ready.take(count) if candidate.id not in self._busy]
-            if ids:
-                self._begin_claim(ids)
+            candidates = [each for each in self._ready.take(count) if each.id not in self._busy]
+            if candidates:
+                self._begin_claim(candidates)
         self.poller.taken()
 
-    def _begin_claim(self, ids: Sequence[JobId]) -> None:
+    def _begin_claim(self, candidates: Sequence[Candidate]) -> None:
         self._claims_in_flight += 1
-        self._reserved += len(ids)
-        self._busy.update(ids)
-        self._spawn(self._claim(ids))
+        self._reserved += len(candidates)
+        self._busy.update(candidate.id for candidate in candidates)
+        self._spawn(self._claim(candidates))
 
-    async def _claim(self, ids: Sequence[JobId]) -> None:
-        now = self._clock.now()
+    async def _claim(self, candidates: Sequence[Candidate]) -> None:
+        now, ids = self._clock.now(), [candidate.id for candidate in candidates]
         lease = Lease(id=self._identifiers.lease_id(), worker_id=self._worker_id, expires_at=now + self._options.lease)
         won = Claimed([])
         try:
@@ -246,6 +246,9 @@ class WorkerPool:
             self._claims_in_flight -= 1
             self._reserved -= len(ids) - len(won.jobs)
             self._busy.difference_update(set(ids) - {job.id for job in won.jobs})
+        if lease.id in self._doubtful:
+            # It may not even have been carried out; what is still pending keeps its place in the order.
+            self._ready.offer(each for each in candidates if each.id not in self._busy)
         self._contention.observe(asked=len(ids), won=len(won.jobs))
         self._observer.claimed(asked=len(ids), won=len(won.jobs))
         for job in won.jobs:
