@@ -75,6 +75,7 @@ class SimulatedCollection:
         self.name = name
         self._server = server
         self._link = link
+        self.process = link.process
         self._origin = Origin(link.process, link.name)
 
     def find(
@@ -269,6 +270,7 @@ class BlockingCollection:
 
     def __init__(self, collection: SimulatedCollection) -> None:
         self._collection = collection
+        self.process = collection.process
 
     def find(self, query: Query, fields: Mapping[str, Any], *, hint: str | None = None) -> list[Document]:
         return wait_for(self._collection.fetch(query, fields))

@@ -87,7 +87,8 @@ def updated(document: Mapping[str, Any], update: Mapping[str, Any]) -> Document:
 def upserted(query: Mapping[str, Any], update: Mapping[str, Any]) -> Document:
     """The document that an upsert makes where none matched."""
     fields = {name: value for name, value in query.items() if not isinstance(value, Mapping)}
-    return updated(fields, update)
+    inserted = update.get("$set", {}) | update.get("$setOnInsert", {})
+    return updated(fields, {**update, "$set": inserted})
 
 
 def projected(document: Mapping[str, Any], fields: Mapping[str, Any] | None) -> Document:
@@ -150,6 +151,7 @@ def _push(document: Document, path: str, values: Mapping[str, Any]) -> None:
 
 _UPDATES: Mapping[str, Callable[[Document, str, Any], None]] = {
     "$set": _set,
+    "$setOnInsert": lambda document, path, value: None,
     "$unset": _unset,
     "$inc": _inc,
     "$max": _max,
