@@ -140,7 +140,7 @@ def _parse_cursor(value: Any) -> int:
     try:
         return decode_cursor(value)
     except ValueError:
-        raise _problem("cursor", "is no cursor of this service; take it from the Link header as it is") from None
+        raise _problem("cursor", "is no cursor of this service; hand back, as it is, one that was answered") from None
 
 
 T = TypeVar("T")

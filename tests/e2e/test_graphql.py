@@ -120,6 +120,15 @@ async def test_what_was_enqueued_is_listed_found_and_counted(
     assert await run(session, "GetJobById", id="nobody") == {"Job": None}
 
 
+async def test_enqueueing_again_with_the_same_key_answers_with_the_first_job(session: AsyncClientSession) -> None:
+    again = gql('mutation { Enqueue(task: "email", idempotencyKey: "welcome-1") { id } }')
+
+    first, second = await session.execute(again), await session.execute(again)
+
+    assert first == second
+    assert len((await run(session, "GetAllJobs"))["Jobs"]) == 1
+
+
 async def test_the_client_sees_codes(session: AsyncClientSession) -> None:
     with pytest.raises(TransportQueryError) as refused:
         await session.execute(gql('mutation { Cancel(id: "nobody") { id } }'))

@@ -32,7 +32,7 @@ class NewJobInput:
     timeout_seconds: float | None = strawberry.field(default=UNSET, description="Limit of one attempt.")
     tags: list[str] | None = UNSET
     idempotency_key: str | None = strawberry.field(
-        default=UNSET, description="Enqueueing again with the same key answers with the first job."
+        default=UNSET, description="One job is made for a key; whoever comes later is refused, and told its id."
     )
 
     def to_new_job(self) -> NewJob:

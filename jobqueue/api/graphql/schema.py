@@ -13,6 +13,7 @@ from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
+from jobqueue import job as model
 from jobqueue.api.answers import MAX_PAGE_BYTES
 from jobqueue.api.bulk import enqueue_items
 from jobqueue.api.graphql.context import Info, Listing
@@ -35,6 +36,7 @@ from jobqueue.api.handlers import possible_id
 from jobqueue.api.schemas import DEFAULT_PAGE, MAX_PAGE, MAX_REDRIVEN, JobsQuery, QueueView, RedriveBody
 from jobqueue.errors import DuplicateJob, JobNotFound
 from jobqueue.repository import JobFilter
+from jobqueue.service import NewJob
 
 
 @strawberry.type
@@ -132,12 +134,11 @@ class Mutation:
             tags=tags,
             idempotency_key=idempotency_key,
         )
+        wanted = new.to_new_job()
         try:
-            return Job.of(await info.context.service.enqueue(new.to_new_job()))
+            return Job.of(await info.context.service.enqueue(wanted))
         except DuplicateJob as duplicate:
-            if duplicate.field != "idempotencyKey" or duplicate.existing is None:
-                raise
-            return Job.of(duplicate.existing)
+            return Job.of(_first_of_its_key(duplicate, wanted))
 
     @strawberry.mutation(name="EnqueueMany", description="Enqueue many jobs, each judged by itself.")
     async def enqueue_many(self, info: Info, jobs: list[NewJobInput]) -> EnqueuedMany:
@@ -194,6 +195,15 @@ class Subscription:
         async with aclosing(info.context.service.follow(possible_id(id))) as states:
             async for job in states:
                 yield Job.of(job)
+
+
+def _first_of_its_key(duplicate: DuplicateJob, wanted: NewJob) -> model.Job:
+    """The job that has the wanted key already, be it the key or the id that was met first. Any other conflict is
+    raised as it is."""
+    first, key = duplicate.existing, wanted.idempotency_key
+    if first is None or key is None or first.idempotency_key != key:
+        raise duplicate
+    return first
 
 
 class JobSchema(strawberry.Schema):

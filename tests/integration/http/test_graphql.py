@@ -194,6 +194,36 @@ async def test_enqueueing_again_with_the_same_key_answers_with_the_first_job(cli
     assert len(jobs.jobs) == 1
 
 
+async def test_the_first_job_of_a_key_is_answered_also_where_its_id_comes_again(
+    client: Client, jobs: MemoryJobs
+) -> None:
+    query = 'mutation { Enqueue(task: "email", id: "a", idempotencyKey: "order-42") { id attempts } }'
+    await data(client, query)
+    jobs.put("a", retry_count=2)
+
+    assert await data(client, query) == {"Enqueue": {"id": "a", "attempts": 2}}
+
+
+@pytest.mark.parametrize("key", ['"other"', "null"])
+async def test_a_taken_id_is_a_conflict_whatever_other_key_comes_with_it(client: Client, key: str) -> None:
+    await enqueue(client, "a")
+
+    refused = await error(client, f'mutation {{ Enqueue(task: "x", id: "a", idempotencyKey: {key}) {{ id }} }}')
+
+    assert refused["extensions"]["code"] == "CONFLICT"
+
+
+async def test_of_many_jobs_with_one_key_the_later_ones_are_told_the_first(client: Client) -> None:
+    answer = await data(
+        client,
+        """mutation { EnqueueMany(jobs: [{task: "a", idempotencyKey: "k"}, {task: "a", idempotencyKey: "k"}]) {
+            items { id refused { code jobId } } } }""",
+    )
+
+    first, second = answer["EnqueueMany"]["items"]
+    assert second == {"id": None, "refused": {"code": "CONFLICT", "jobId": first["id"]}}
+
+
 async def test_many_jobs_are_judged_one_by_one(client: Client) -> None:
     answer = await data(
         client,
