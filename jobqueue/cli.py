@@ -29,7 +29,8 @@ from jobqueue.settings import PREFIX, Settings, load_settings
 from jobqueue.tasks import Registry, Task
 
 INTERRUPTED = 130
-"""Exit code of Ctrl-C before the service is up. Once it is up, Ctrl-C stops it in order, with code 0."""
+"""Exit code of Ctrl-C before the service is up, and of a demo that did not come to its end. A service that is up is
+stopped by Ctrl-C in order, with code 0."""
 
 Command = Callable[..., int]
 
@@ -130,6 +131,21 @@ def worker(modules: tuple[str, ...], **overrides: Any) -> int:
 
     Without JOBQUEUE_MONGODB_URI it joins the embedded server of a `jobqueue serve` with the same data folder."""
     return _start(Roles(http=False, workers=True), modules, overrides)
+
+
+@program.command()
+def demo() -> int:
+    """Show in half a minute what the service does.
+
+    It brings a service and a database of its own, which are gone afterwards; no setting is read and no data of yours
+    is touched. Ctrl-C ends it early."""
+    from rich.console import Console  # here, so that --help does not wait for what only the demo needs
+
+    from jobqueue.demo.stage import demo as play
+
+    logs.configure("ERROR")  # its jobs fail on purpose
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return 0 if runner.run(play(Console())) else INTERRUPTED
 
 
 @program.command()
