@@ -26,6 +26,10 @@ setup: $(READY) ## make .venv with all that development, tests and the embedded 
 run: $(READY) ## start the service on its embedded server; make run ARGS="--port 9000" passes options
 	@exec $(PYTHON) cmd/jobqueue serve $(ARGS)
 
+.PHONY: demo
+demo: $(READY) ## show what the service does, on a database that is gone afterwards
+	@exec $(PYTHON) cmd/jobqueue demo
+
 .PHONY: test
 test: $(READY) node ## run all tests but the long ones; make test ARGS="-k lease" passes options to pytest
 	$(PYTHON) -m pytest -m "not soak" $(ARGS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -34,11 +34,12 @@ ROWS = {
 class Screen:
     """Writes to a console. On a terminal the statistics stay in one place; elsewhere they are lines, one a second."""
 
-    def __init__(self, console: Console, *, max_pending: int) -> None:
+    def __init__(self, console: Console, *, max_pending: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._max_pending = max_pending
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._began = time.monotonic()
+        self._monotonic = monotonic
+        self._began = monotonic()
         self._shown_at = float("-inf")
 
     def __enter__(self) -> Self:
@@ -81,7 +82,7 @@ class Screen:
         )
 
     def _seconds(self) -> float:
-        return time.monotonic() - self._began
+        return self._monotonic() - self._began
 
     def _table(self, metrics: Mapping[str, int]) -> Table:
         table = Table.grid(padding=(0, 2))

@@ -34,7 +34,7 @@ def test_help_explains_and_lists_every_setting(capsys: pytest.CaptureFixture[str
     assert "separated by commas; * is every one (default *)" in flat
 
 
-@pytest.mark.parametrize("command", ["serve", "api", "worker", "tasks"])
+@pytest.mark.parametrize("command", ["serve", "api", "worker", "tasks", "demo"])
 def test_each_command_explains_itself_and_takes_no_uri(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
 

@@ -87,7 +87,7 @@ def test_links_between_the_documents_lead_somewhere(document: Path) -> None:
 def test_the_architecture_names_every_module_and_no_other() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     package = ROOT / "jobqueue"
-    folders = (package, package / "api", package / "api" / "graphql", package / "mongo")
+    folders = (package, package / "api", package / "api" / "graphql", package / "mongo", package / "demo")
     found = [path for folder in folders for path in folder.glob("*.py")]
     modules = {path.relative_to(package).as_posix() for path in found if path.name != "__init__.py"}
 
