@@ -140,7 +140,10 @@ def _parse_cursor(value: Any) -> int:
     try:
         return decode_cursor(value)
     except ValueError:
-        raise _problem("cursor", "is no cursor of this service; hand back, as it is, one that was answered") from None
+        raise _problem(
+            "cursor",
+            "is no cursor of this service; take it as it is from the Link header, or in GraphQL from endCursor",
+        ) from None
 
 
 T = TypeVar("T")
