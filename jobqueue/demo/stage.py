@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import aiohttp
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from rich.console import Console
 
 from jobqueue.app import serving
@@ -77,17 +78,29 @@ async def _service(carrier: Carrier) -> AsyncIterator[str]:
             yield ready.base_url
 
 
+class _Settings(Settings):
+    """Settings that do not come from the environment, which is meant for the user's service."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
 def _settings() -> Settings:
-    # Validated, not constructed: only a constructor reads the environment, which is meant for the user's service.
-    return Settings.model_validate(
-        {
-            "port": 0,
-            "workers": 4,
-            "max_pending": MAX_PENDING,
-            "backoff_base_seconds": 0.5,
-            "backoff_max_seconds": 2.0,
-            "shutdown_grace_seconds": 2.0,
-        }
+    return _Settings(
+        port=0,
+        workers=4,
+        max_pending=MAX_PENDING,
+        backoff_base_seconds=0.5,
+        backoff_max_seconds=2.0,
+        shutdown_grace_seconds=2.0,
     )
 
 
