@@ -16,7 +16,11 @@ from structlog.typing import EventDict, Processor
 
 LogFormat = Literal["auto", "json", "console"]
 
-_CREDENTIALS = re.compile(r"""(mongodb(?:\+srv)?://)[^\s"']*@""")
+_CREDENTIALS = re.compile(r"(mongodb(?:\+srv)?://)(?:(?!mongodb(?:\+srv)?://)[^\r\n])*@")
+"""To the last @ of the line, or before the next URI: drivers take passwords with quotes and spaces in them."""
+_SECRET_OPTIONS = re.compile(
+    r"""((?:tlsCertificateKeyFilePassword|authMechanismProperties)=)[^&\s"']*""", re.IGNORECASE
+)
 _CHATTY = ("pymongo", "motor", "asyncio", "aiohttp.access")
 """Libraries that at DEBUG or INFO tell of every command, with its documents."""
 
@@ -35,8 +39,8 @@ def configure(level: str, log_format: LogFormat = "auto", *, stream: TextIO | No
 
 
 def mask_credentials(text: str) -> str:
-    """The text with user name and password of every MongoDB URI in it replaced by stars."""
-    return _CREDENTIALS.sub(r"\1***@", text)
+    """The text with user name, password and secret options of every MongoDB URI in it replaced by stars."""
+    return _SECRET_OPTIONS.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 def _route_standard_library(level: str, render: Processor, stream: TextIO) -> None:

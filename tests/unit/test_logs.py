@@ -147,10 +147,14 @@ def test_credentials_never_reach_the_log(tell: Callable[[Any], None], log_format
         ("mongodb+srv://u:p@x.net", "mongodb+srv://***@x.net"),
         ("mongodb://u:p@a,b:1/?x=1 and mongodb://v:q@c", "mongodb://***@a,b:1/?x=1 and mongodb://***@c"),
         ("mongodb://u:p@ss/w@rd@host", "mongodb://***@host"),  # not escaped as it should be, and a password still
+        ("mongodb://u:it's@host/db", "mongodb://***@host/db"),
+        ('mongodb://u:"quoted" word@host', "mongodb://***@host"),  # PyMongo takes these three as they are
+        ("mongodb://h/?TLSCertificateKeyFilePassword=x&w=1", "mongodb://h/?TLSCertificateKeyFilePassword=***&w=1"),
+        ("mongodb://h/?authMechanismProperties=AWS_SESSION_TOKEN:x", "mongodb://h/?authMechanismProperties=***"),
         ("mail me@example.com", "mail me@example.com"),
     ],
 )
-def test_only_user_name_and_password_are_masked(text: str, masked: str) -> None:
+def test_user_name_password_and_secret_options_are_masked_and_nothing_else(text: str, masked: str) -> None:
     assert logs.mask_credentials(text) == masked
 
 
