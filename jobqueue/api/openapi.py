@@ -102,9 +102,7 @@ def _operation(route: Described, schemas: _Schemas) -> dict[str, Any]:
         "operationId": route.name,
         "tags": [route.tag],
         "summary": route.summary,
-        "responses": {str(status): _reply(reply, schemas) for status, reply in route.replies.items()}
-        | {str(status): _problem(status, schemas) for status in route.problems}
-        | {"default": _problem(500, schemas)},
+        "responses": _responses(route, schemas),
     }
     parameters = [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)]
     if parameters:
@@ -113,6 +111,16 @@ def _operation(route: Described, schemas: _Schemas) -> dict[str, Any]:
         content = {media_type: {"schema": schemas.of(shape, "validation")} for media_type, shape in route.body.items()}
         operation["requestBody"] = {"required": route.body_required, "content": content}
     return operation
+
+
+def _responses(route: Described, schemas: _Schemas) -> dict[str, Any]:
+    responses = {str(status): _reply(reply, schemas) for status, reply in route.replies.items()}
+    for status in route.problems:
+        problem = _problem(status, schemas)
+        # A status may have two shapes, told apart by their media types.
+        answer = responses.setdefault(str(status), problem)
+        answer["content"] = answer.get("content", {}) | problem["content"]
+    return responses | {"default": _problem(500, schemas)}
 
 
 def _reply(reply: Reply, schemas: _Schemas) -> dict[str, Any]:

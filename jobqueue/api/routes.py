@@ -225,7 +225,10 @@ ROUTES: Sequence[Route[Any]] = (
         body={JSON: GraphQLBody},
         summary="Ask or change something by GraphQL; subscriptions by a websocket at the same path",
         tag="graphql",
-        replies={200: Reply("What was asked for, and what went wrong; `extensions.code` says how", GraphQLAnswer)},
+        replies={
+            200: Reply("What was asked for, and what went wrong; `extensions.code` says how", GraphQLAnswer),
+            400: Reply("It cannot be executed, and `errors` says why; or the request itself is wrong", GraphQLAnswer),
+        },
         problems=(400, 408, 413, 415),
     ),
     Route(

@@ -128,7 +128,11 @@ class ServiceProcess:
 
 
 async def run_command(
-    *arguments: str, env: Mapping[str, str], program: Sequence[str] = (str(PROGRAM),), seconds: float = 60.0
+    *arguments: str,
+    env: Mapping[str, str],
+    program: Sequence[str] = (str(PROGRAM),),
+    cwd: Path = ROOT,
+    seconds: float = 60.0,
 ) -> tuple[int, str, str]:
     """Run a command to its end; returns its exit code and what it wrote to standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
@@ -136,7 +140,7 @@ async def run_command(
         *program,
         *arguments,
         env=_environment(env),
-        cwd=ROOT,
+        cwd=cwd,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
