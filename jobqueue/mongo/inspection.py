@@ -59,11 +59,12 @@ class MongoInspector:
 
     async def indexes(self) -> Sequence[IndexState]:
         """Missing, different and foreign ones."""
-        jobs, workers = self._store.jobs, self._store.workers
-        return [
-            *await self._wrong_indexes(jobs, indexes.job_indexes(sparse=self._store.sparse)),
-            *await self._wrong_indexes(workers, indexes.WORKER_INDEXES),
+        wanted = [
+            (self._store.jobs, indexes.job_indexes(sparse=self._store.sparse)),
+            (self._store.workers, indexes.WORKER_INDEXES),
+            (self._store.job_logs, indexes.LOG_INDEXES),
         ]
+        return [wrong for collection, ours in wanted for wrong in await self._wrong_indexes(collection, ours)]
 
     async def specimens(self, *, limit: int) -> Sequence[Specimen]:
         """The newest of each state, those of no state, and those that have no `seq`."""
