@@ -29,25 +29,26 @@ MANY_ATTEMPTS = {"MAX_RETRIES": "50", "LEASE_SECONDS": str(LEASE_SECONDS)}
 
 @dataclass(frozen=True)
 class Storm:
-    """How much of it. `each_round` happens in a random order, `rounds` times."""
+    """How much of it. `each_round` happens in a random order, `rounds` times; jobs are posted all the while."""
 
     jobs: int
     rounds: int
     each_round: tuple[str, ...]
     apart_seconds: float
+    posting_seconds: float
     patience_seconds: float
 
 
 PROCESSES = ("kill_worker", "kill_worker", "kill_api", "kill_database")
 FREEZES = ("freeze_worker", "freeze_database", "kill_worker")
 SHORT = [
-    pytest.param(Storm(1_000, 2, PROCESSES, 0.5, 60), id="kills"),
-    pytest.param(Storm(500, 1, FREEZES, 0.5, 60), id="freezes"),
+    pytest.param(Storm(1_000, 2, PROCESSES, 0.5, 5, 60), id="kills"),
+    pytest.param(Storm(500, 1, FREEZES, 0.5, 5, 60), id="freezes"),
 ]
 LONG = [
-    pytest.param(Storm(10_000, 15, PROCESSES, 3.0, 600), id="kills"),
-    pytest.param(Storm(10_000, 8, FREEZES, 3.0, 600), id="freezes"),
-    pytest.param(Storm(10_000, 40, ("kill_worker",), 2.0, 600), id="workers only"),
+    pytest.param(Storm(10_000, 12, PROCESSES, 3.0, 150, 600), id="kills"),
+    pytest.param(Storm(10_000, 8, FREEZES, 3.0, 120, 600), id="freezes"),
+    pytest.param(Storm(10_000, 40, ("kill_worker",), 2.0, 120, 600), id="workers only"),
 ]
 
 
@@ -58,7 +59,7 @@ async def weather(
     print(f"JOBQUEUE_TEST_SEED={SEED}")
     random, started = Random(SEED), time.monotonic()
     async with Fleet(settings_for(**MANY_ATTEMPTS), workers=3) as fleet:
-        callers = Callers(fleet.url, Random(SEED + 1), total=storm.jobs)
+        callers = Callers(fleet.url, Random(SEED + 1), total=storm.jobs, seconds=storm.posting_seconds)
         accidents = Accidents(fleet, database, random, lease_seconds=LEASE_SECONDS)
         names = [name for _ in range(storm.rounds) for name in accidents.shuffled(list(storm.each_round))]
         async with asyncio.TaskGroup() as group:
