@@ -29,11 +29,14 @@ from jobqueue import __version__
 from jobqueue.admission import AdmissionLimits
 from jobqueue.api.handlers import Limits
 from jobqueue.api.routes import build_api, build_health_api
+from jobqueue.attempt import Execute
 from jobqueue.clock import Identifiers, OffsetMeter, ServerClock
 from jobqueue.dispatch import Dispatcher, SignallingDispatcher
 from jobqueue.doctor import Inspector
 from jobqueue.driver import connect, lease_store
 from jobqueue.errors import ConfigurationError, Unavailable
+from jobqueue.execution import execute
+from jobqueue.faults import FaultyExecution
 from jobqueue.job import Claim, WorkerId
 from jobqueue.leases import Contact, LeaseKeeper, LeaseThread, Notice
 from jobqueue.maintenance import (
@@ -242,6 +245,7 @@ class Engine:
             identifiers=self._identifiers,
             waiters=self._waiters,
             max_retries_of=max_retries_of,
+            faults=self._settings.faults,
             limits=AdmissionLimits(
                 pending=self._settings.max_pending,
                 pending_per_queue=self._settings.max_pending_per_queue,
@@ -272,11 +276,18 @@ class Engine:
             on_finished=self._waiters.finished,
             on_scheduled=lambda due: stager.wake_at(due),
             observer=self.metrics,
+            execute=self._execution(),
         )
         self.metrics.watch_pool(slots=settings.workers, running=lambda: len(pool.running))
         stager = Stager(self._jobs, pool, poll_seconds=settings.poll_seconds, clock=clock, random=random)
         self._begin(pool.poller.run(), self._tick_for_leases(), *(duty.run() for duty in self._duties(pool, stager)))
         return pool
+
+    def _execution(self) -> Execute:
+        if not self._settings.faults:
+            return execute
+        log.warning("jobs fail on purpose where their fault says so; JOBQUEUE_FAULTS is on")
+        return FaultyExecution(self._settings.fault, random=self._random).execute
 
     def _duties(self, pool: WorkerPool, stager: Stager) -> list[Duty]:
         jobs, clock, random = self._jobs, self.clock, self._random

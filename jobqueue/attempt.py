@@ -7,7 +7,7 @@ None when the lease is lost and nothing may be written any more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -16,10 +16,15 @@ from typing import Any
 from jobqueue.clock import Clock
 from jobqueue.context import TaskContext
 from jobqueue.execution import execute
+from jobqueue.faults import AttemptLost
 from jobqueue.job import Claim, Job, JobId, Progress
 from jobqueue.outcome import Cancelled, Failed, Failure, Outcome, Retry
+from jobqueue.retry import BackoffPolicy
 from jobqueue.tasks import Registry
 from jobqueue.threads import ThreadRunner
+
+Execute = Callable[..., Awaitable[Outcome]]
+"""`execution.execute`, or what stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +83,16 @@ class Executor:
         registry: Registry,
         *,
         timeout_seconds: float,
+        backoff: BackoffPolicy,
+        execute: Execute = execute,
         on_progress: Callable[[Claim, Progress], None],
         on_log: Callable[[JobId, int, str, object, Mapping[str, Any]], None],
         on_slot_free: Callable[[], None],
     ) -> None:
         self._registry = registry
         self._timeout_seconds = timeout_seconds
+        self._backoff = backoff
+        self._execute = execute
         self._on_progress = on_progress
         self._on_log = on_log
         self._threads = ThreadRunner(on_return=on_slot_free)
@@ -104,6 +113,12 @@ class Executor:
         task = self._registry.find(job.type)
         of_task = task.timeout_seconds if task is not None else None
         return job.timeout_seconds or of_task or self._timeout_seconds
+
+    def backoff(self, job: Job) -> BackoffPolicy:
+        """How long a job waits after a failed attempt: its own back-off, else its task's, else the setting."""
+        task = self._registry.find(job.type)
+        of_task = task.backoff if task is not None else None
+        return (of_task or self._backoff).with_own(job.backoff)
 
     async def perform(self, attempt: Attempt) -> Ending | None:
         """Run the task of a claimed job to its end."""
@@ -135,12 +150,15 @@ class Executor:
         task, seconds = self._registry.task_for(attempt.job.type), self.timeout_seconds(attempt.job)
         try:
             async with asyncio.timeout(seconds):
-                return await execute(task, context, attempt.job.payload, threads=self._threads)
+                return await self._execute(task, context, attempt.job.payload, threads=self._threads)
         except TimeoutError:
             context.interrupt()
             return Retry(Failure("TimeoutError", f"the attempt took longer than {seconds:g} s"))
         except asyncio.CancelledError:
             return _stopped(attempt)
+        except AttemptLost:
+            attempt.stopped = Stop.LEASE_LOST
+            return Released()
         finally:
             attempt.task = None
 

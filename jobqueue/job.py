@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, NewType, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 JobId = NewType("JobId", str)
 LeaseId = NewType("LeaseId", str)
@@ -142,6 +143,50 @@ class Progress(Document):
     message: Absent[str] = None
 
 
+class Backoff(Document):
+    """How long this job waits after a failed attempt, where it differs from its type and the settings: the first
+    delay, doubled with each further attempt, and the longest; in seconds."""
+
+    base_seconds: Absent[float] = None
+    max_seconds: Absent[float] = None
+
+
+class Fault(BaseModel):
+    """How attempts of a job fail on purpose, where that is switched on: the first `failures` of them, and each
+    further one with `probability`. Those that fail raise an error; with `crash` they end without an outcome, as if
+    their worker had died, before their task has run, with `lose_lease` after. With one of these and no number every
+    attempt fails. Each attempt begins `delay_seconds` late."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        strict=True,
+        frozen=True,
+    )
+
+    failures: int = Field(0, ge=0, le=100, description="so many attempts fail, the first ones")
+    probability: float = Field(0.0, ge=0, le=1, description="how likely every further one fails")
+    delay_seconds: float = Field(0.0, ge=0, le=86_400, description="every attempt begins so much later")
+    crash: bool = Field(False, description="those that fail end without an outcome, as if their worker had died")
+    lose_lease: bool = Field(False, description="the same, after their task has run")
+
+    @model_validator(mode="after")
+    def _check_sense(self) -> Fault:
+        if not self.model_fields_set:
+            raise PydanticCustomError("fault", "must say how to fail")
+        if self.crash and self.lose_lease:
+            raise PydanticCustomError("fault", "cannot crash and lose its lease in one attempt")
+        return self
+
+    def fails(self, attempt: int, *, chance: float) -> bool:
+        """Whether this attempt is to fail; `chance` is a random number from 0 to 1."""
+        if not self.model_fields_set & {"failures", "probability"}:
+            return self.crash or self.lose_lease
+        return attempt <= self.failures or chance < self.probability
+
+
 class LastOutcome(Document):
     """Which lease wrote its outcome last, and which; a repeated write after a lost answer is recognised by it."""
 
@@ -185,6 +230,7 @@ class JobView(Document):
     idempotency_key: Absent[str] = None
     unique_key: Absent[str] = None
     traceparent: Absent[str] = None
+    backoff: Absent[Backoff] = None
     fault: Absent[dict[str, JsonValue]] = None
     redrives: Absent[int] = None
 

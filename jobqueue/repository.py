@@ -320,6 +320,10 @@ class JobRepository(Protocol):
         """redrive, many: the newest `limit` failed jobs that match; what another caller takes first is left out."""
         ...
 
+    async def delete_dead_letters(self, which: JobFilter, *, limit: int) -> int:
+        """Remove the newest `limit` failed jobs that match; returns how many. One that is redriven first stays."""
+        ...
+
     async def delete(self, job_id: str) -> None:
         """Remove a job that is not running, and its log; a finished one stays counted in `totals`.
 

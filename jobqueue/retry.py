@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 
-from jobqueue.job import LAST_INSTANT, to_milliseconds
+from jobqueue.job import LAST_INSTANT, Backoff, to_milliseconds
 
 MAX_DOUBLINGS = 60
 """2**60 seconds is beyond every cap; a larger exponent would only risk overflow."""
+
+
+LONGEST_SECONDS = 100 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,21 @@ class BackoffPolicy:
 
     base_seconds: float = 1.0
     max_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError`."""
+        if not 0 <= self.base_seconds <= self.max_seconds < float("inf"):
+            raise ValueError(f"a back-off is from 0 or more seconds up to as many or more, not {self}")
+
+    def with_own(self, own: Backoff | None) -> BackoffPolicy:
+        """This policy where a job has none of its own. A longer first delay than the longest one raises that too."""
+        if own is None:
+            return self
+        base = self.base_seconds if own.base_seconds is None else _bounded(own.base_seconds)
+        if own.max_seconds is None:
+            return BackoffPolicy(base, max(base, self.max_seconds))
+        longest = _bounded(own.max_seconds)
+        return BackoffPolicy(min(base, longest), longest)
 
 
 def delay_seconds(attempt: int, policy: BackoffPolicy, *, random: Random) -> float:
@@ -36,3 +54,8 @@ def next_run_at(now: datetime, attempt: int, policy: BackoffPolicy, *, random: R
     """When to run again after the `attempt`-th attempt failed at `now`."""
     delay = timedelta(seconds=delay_seconds(attempt, policy, random=random))
     return to_milliseconds(min(now + delay, LAST_INSTANT))
+
+
+def _bounded(seconds: float) -> float:
+    # Documents may be made by hand, with numbers that no back-off can have.
+    return min(max(0.0, seconds), LONGEST_SECONDS)

@@ -14,7 +14,9 @@ from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import Dispatcher
 from jobqueue.errors import (
     DuplicateJob,
+    FieldProblem,
     IllegalMove,
+    InvalidJob,
     JobNotFound,
     JobQueueError,
     KeyReused,
@@ -27,7 +29,9 @@ from jobqueue.job import (
     DEFAULT_NAME,
     FINISHED,
     LAST_INSTANT,
+    Backoff,
     Candidate,
+    Fault,
     Job,
     JobId,
     JsonValue,
@@ -66,6 +70,8 @@ class NewJob:
     delay_seconds: float | None = None
     timeout_seconds: float | None = None
     tags: Sequence[str] = ()
+    backoff: Backoff | None = None
+    fault: Fault | None = None
     idempotency_key: str | None = None
     traceparent: str | None = None
 
@@ -92,7 +98,9 @@ class JobService:
         max_retries_of: Callable[[str], int],
         limits: AdmissionLimits = NO_LIMITS,
         observer: Observer = UNOBSERVED,
+        faults: bool = False,
     ) -> None:
+        """`faults` lets in jobs that are to fail on purpose."""
         self._jobs = jobs
         self._dispatcher = dispatcher
         self._clock = clock
@@ -100,6 +108,7 @@ class JobService:
         self._waiters = waiters
         self._followers = Followers(jobs)
         self._max_retries_of = max_retries_of
+        self._faults = faults
         self._admission = Admission(jobs, limits=limits, clock=clock)
         self._first_requests = FirstRequests()
         self._observer = observer
@@ -110,8 +119,9 @@ class JobService:
 
         Raises `DuplicateJob`, `InvalidJob`, `QueueFull`, `RateLimited`, `ShuttingDown`, `OutcomeUnknown`."""
         self._refuse_when_stopping()
-        async with self._admission.admit([new.queue]):
-            job = await self._jobs.insert(self._make(new))
+        made = self._make(new)
+        async with self._admission.admit([made.queue]):
+            job = await self._jobs.insert(made)
         self._observer.enqueued([job])
         self._dispatcher.offer([job])
         return job
@@ -133,7 +143,7 @@ class JobService:
         Raises `QueueFull`, `RateLimited` when they do not all fit, and `ShuttingDown`: then none is stored."""
         self._refuse_when_stopping()
         async with self._admission.admit([item.queue for item in new]) as admitted:
-            answers = await self._jobs.insert_many([self._make(item) for item in new])
+            answers = await self._insert_many([self._make_or_refuse(item) for item in new])
             for item, answer in zip(new, answers, strict=True):
                 if isinstance(answer, JobQueueError) and not isinstance(answer, OutcomeUnknown):
                     admitted.give_back(item.queue)
@@ -221,6 +231,10 @@ class JobService:
         self._dispatcher.offer_candidates(redriven)
         return redriven
 
+    async def delete_dead_letters(self, which: JobFilter, *, limit: int) -> int:
+        """Remove the newest `limit` failed jobs that match; returns how many."""
+        return await self._jobs.delete_dead_letters(which, limit=limit)
+
     async def delete(self, job_id: str) -> None:
         """Remove a job that is not running. Raises `JobNotFound`, `IllegalMove`."""
         await self._jobs.delete(job_id)
@@ -260,7 +274,19 @@ class JobService:
         _refuse_another_request(new, first)
         return Enqueued(as_created(first, run_at=self._run_at(new, first.created_at)), replayed=True)
 
+    async def _insert_many(self, made: Sequence[Job | InvalidJob]) -> Sequence[Job | JobQueueError]:
+        stored = iter(await self._jobs.insert_many([job for job in made if isinstance(job, Job)]))
+        return [next(stored) if isinstance(job, Job) else job for job in made]
+
+    def _make_or_refuse(self, new: NewJob) -> Job | InvalidJob:
+        try:
+            return self._make(new)
+        except InvalidJob as error:
+            return error
+
     def _make(self, new: NewJob) -> Job:
+        if new.fault is not None and not self._faults:
+            raise InvalidJob([FieldProblem("/fault", "is only taken where JOBQUEUE_FAULTS=true is set")])
         now = self._clock.now()
         run_at = self._run_at(new, now)
         return Job(
@@ -276,6 +302,8 @@ class JobService:
             created_at=now,
             updated_at=now,
             tags=list(new.tags) or None,
+            backoff=new.backoff,
+            fault=new.fault.model_dump(by_alias=True, exclude_unset=True) if new.fault is not None else None,
             idempotency_key=new.idempotency_key,
             fingerprint=new.fingerprint if new.idempotency_key is not None else None,
             traceparent=new.traceparent,

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobqueue.errors import ConfigurationError
-from jobqueue.job import MAX_RETRIES_RANGE, NAME_PATTERN
+from jobqueue.job import MAX_RETRIES_RANGE, NAME_PATTERN, Fault
 
 PREFIX = "JOBQUEUE_"
 ALL_QUEUES = "*"
@@ -87,6 +87,10 @@ class Settings(BaseSettings):
         description="let jobs of types without a task sleep briefly and complete; without it only `serve` does,"
         " on the embedded server and without --tasks",
     )
+    faults: bool = Field(False, description="let jobs fail on purpose, as their `fault` says; for tests only")
+    fault: Fault | None = Field(
+        None, description='with FAULTS: how jobs without a fault of their own fail, such as {"probability": 0.1}'
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level to log")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
 
@@ -116,6 +120,12 @@ class Settings(BaseSettings):
     def _check_backoff(self) -> Settings:
         if self.backoff_max_seconds < self.backoff_base_seconds:
             raise ValueError("BACKOFF_MAX_SECONDS must not be less than BACKOFF_BASE_SECONDS")
+        return self
+
+    @model_validator(mode="after")
+    def _check_faults(self) -> Settings:
+        if self.fault is not None and not self.faults:
+            raise ValueError("FAULT needs FAULTS=true")
         return self
 
 

@@ -20,9 +20,11 @@ from jobqueue.errors import ConfigurationError
 from jobqueue.job import MAX_RETRIES_RANGE, NAME_PATTERN, JsonValue
 from jobqueue.outcome import Cancel, PermanentFailure, RetryLater, Snooze
 from jobqueue.parameters import InvalidPayload, Parameters, parameters_of
+from jobqueue.retry import BackoffPolicy
 from jobqueue.threads import ThreadRunner
 
 __all__ = [
+    "BackoffPolicy",
     "Cancel",
     "Declaration",
     "InvalidPayload",
@@ -55,6 +57,7 @@ class Declaration:
     name: str
     max_retries: int | None = None
     timeout_seconds: float | None = None
+    backoff: BackoffPolicy | None = None
 
     def __post_init__(self) -> None:
         """Raises `ConfigurationError`."""
@@ -64,6 +67,10 @@ class Declaration:
             raise ConfigurationError(f"max_retries must be a whole number from 1 to 100, not {self.max_retries!r}")
         if self.timeout_seconds is not None and not 0 < self.timeout_seconds < float("inf"):
             raise ConfigurationError(f"timeout must be more than 0 seconds, not {self.timeout_seconds!r}")
+        if not isinstance(self.backoff, BackoffPolicy | None):
+            raise ConfigurationError(
+                f"backoff must be a BackoffPolicy(base_seconds, max_seconds), not {self.backoff!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,7 @@ class Task:
     function: Callable[..., Any]
     max_retries: int | None
     timeout_seconds: float | None
+    backoff: BackoffPolicy | None
     parameters: Parameters
     is_async: bool
 
@@ -90,6 +98,7 @@ class Task:
             function=function,
             max_retries=declaration.max_retries,
             timeout_seconds=declaration.timeout_seconds,
+            backoff=declaration.backoff,
             parameters=parameters,
             is_async=inspect.iscoroutinefunction(function),
         )
@@ -125,13 +134,19 @@ class Registry:
         return len(self._tasks)
 
     def task(
-        self, name: str | None = None, *, max_retries: int | None = None, timeout: float | None = None
+        self,
+        name: str | None = None,
+        *,
+        max_retries: int | None = None,
+        timeout: float | None = None,
+        backoff: BackoffPolicy | None = None,
     ) -> Callable[[F], F]:
         """Decorate a function to make it a task of this registry; otherwise as `task` below."""
         _check_parentheses(name)
 
         def register(function: F) -> F:
-            self.add(Task.of(function, _declare(function, name, max_retries=max_retries, timeout=timeout)))
+            declaration = _declare(function, name, max_retries=max_retries, timeout=timeout, backoff=backoff)
+            self.add(Task.of(function, declaration))
             return function
 
         return register
@@ -165,15 +180,22 @@ class Registry:
         return Task.of(no_such_task, Declaration(job_type))
 
 
-def task(name: str | None = None, *, max_retries: int | None = None, timeout: float | None = None) -> Callable[[F], F]:
+def task(
+    name: str | None = None,
+    *,
+    max_retries: int | None = None,
+    timeout: float | None = None,
+    backoff: BackoffPolicy | None = None,
+) -> Callable[[F], F]:
     """Decorate a function to make it a task of the module that it stands in, found when that is loaded.
 
     The function stays as it is and can be called directly. Its name is the task's unless one is given;
-    `timeout` is in seconds, for one attempt. Raises `ConfigurationError` for what cannot be."""
+    `timeout` is in seconds, for one attempt; `backoff` is how long to wait after failed ones.
+    Raises `ConfigurationError` for what cannot be."""
     _check_parentheses(name)
 
     def declare(function: F) -> F:
-        declaration = _declare(function, name, max_retries=max_retries, timeout=timeout)
+        declaration = _declare(function, name, max_retries=max_retries, timeout=timeout, backoff=backoff)
         Task.of(function, declaration)  # a signature that does not work is reported where it stands
         setattr(function, DECLARED, (*getattr(function, DECLARED, ()), declaration))
         return function
@@ -195,11 +217,16 @@ def _check_parentheses(name: object) -> None:
 
 
 def _declare(
-    function: Callable[..., Any], name: str | None, *, max_retries: int | None, timeout: float | None
+    function: Callable[..., Any],
+    name: str | None,
+    *,
+    max_retries: int | None,
+    timeout: float | None,
+    backoff: BackoffPolicy | None,
 ) -> Declaration:
     chosen = getattr(function, "__name__", "") if name is None else name
     try:
-        return Declaration(chosen, max_retries, timeout)
+        return Declaration(chosen, max_retries, timeout, backoff)
     except ConfigurationError as error:
         raise ConfigurationError(f"{_place(function)}: {error}") from None
 

@@ -28,10 +28,11 @@ from typing import TypeVar, assert_never
 
 import structlog
 
-from jobqueue.attempt import Attempt, Ending, Executor, Released, Stop
+from jobqueue.attempt import Attempt, Ending, Execute, Executor, Released, Stop
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import ReadyQueue
 from jobqueue.errors import LeaseLost, Unavailable
+from jobqueue.execution import execute
 from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, Lease, LeaseId, Status, WorkerId, to_milliseconds
 from jobqueue.job_log import JobLog
 from jobqueue.leases import LeaseKeeper, Notice
@@ -111,6 +112,7 @@ class WorkerPool:
         on_finished: Callable[[JobId], None],
         on_scheduled: Callable[[datetime], None],
         observer: Observer = UNOBSERVED,
+        execute: Execute = execute,
     ) -> None:
         self._jobs = jobs
         self._keeper = keeper
@@ -151,6 +153,8 @@ class WorkerPool:
         self._executor = Executor(
             registry,
             timeout_seconds=options.timeout_seconds,
+            backoff=options.backoff,
+            execute=execute,
             on_progress=self._progress.report,
             on_log=self._log.keep,
             on_slot_free=self._wake,
@@ -369,7 +373,7 @@ class WorkerPool:
     def _retry_at(self, job: Job, after_seconds: float | None, now: datetime) -> datetime:
         if after_seconds is not None:
             return _later(now, after_seconds)
-        return next_run_at(now, job.retry_count, self._options.backoff, random=self._random)
+        return next_run_at(now, job.retry_count, self._executor.backoff(job), random=self._random)
 
     def _error(self, attempt: Attempt, failure: Failure, now: datetime) -> AttemptError:
         return AttemptError(

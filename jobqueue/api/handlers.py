@@ -31,6 +31,7 @@ from jobqueue.api.negotiation import text_wanted
 from jobqueue.api.schemas import (
     Accepted,
     DeadLettersQuery,
+    DeletedMany,
     Health,
     Index,
     JobsQuery,
@@ -154,10 +155,15 @@ async def retry_dead_letter(api: Api, request: web.Request, query: NoQuery) -> w
 
 
 async def retry_dead_letters(api: Api, request: web.Request, query: NoQuery) -> web.Response:
-    body = RedriveBody.read(decode_json(await read_json_body(request, limit=api.limits.max_payload_bytes)))
+    body = await _read_which(api, request)
     requeued = await api.service.redrive_many(body.to_filter(), limit=body.limit)
-    rest = await api.service.list(body.to_filter(), before=None, limit=1, max_bytes=MAX_PAGE_BYTES)
-    return answer(RequeuedMany(requeued=len(requeued), more=bool(rest.jobs)))
+    return answer(RequeuedMany(requeued=len(requeued), more=await _more(api, body)))
+
+
+async def delete_dead_letters(api: Api, request: web.Request, query: NoQuery) -> web.Response:
+    body = await _read_which(api, request)
+    deleted = await api.service.delete_dead_letters(body.to_filter(), limit=body.limit)
+    return answer(DeletedMany(deleted=deleted, more=await _more(api, body)))
 
 
 async def enqueue(api: Api, request: web.Request, query: NoQuery) -> web.Response:
@@ -221,6 +227,14 @@ async def show_openapi(api: Api, request: web.Request, query: NoQuery) -> web.Re
 
 async def _show_job(api: Api, request: web.Request, job_id: str, *, wait: float) -> web.Response:
     return tagged_job_answer(request, await api.service.wait(job_id, seconds=wait))
+
+
+async def _read_which(api: Api, request: web.Request) -> RedriveBody:
+    return RedriveBody.read(decode_json(await read_json_body(request, limit=api.limits.max_payload_bytes)))
+
+
+async def _more(api: Api, which: RedriveBody) -> bool:
+    return bool((await api.service.list(which.to_filter(), before=None, limit=1, max_bytes=MAX_PAGE_BYTES)).jobs)
 
 
 async def _show_status(api: Api, job_id: str) -> web.Response:

@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -37,7 +38,9 @@ from jobqueue.job import (
     NAME_PATTERN,
     PRIORITY_RANGE,
     Absent,
+    Backoff,
     Document,
+    Fault,
     Instant,
     JobView,
     JsonValue,
@@ -243,6 +246,22 @@ class Body(Input):
         raise InvalidJob(problems[:MAX_PROBLEMS])
 
 
+class BackoffBody(Input):
+    """How long a job waits after failed attempts."""
+
+    base_seconds: Optional[DelaySeconds] = Field(None, description="after the first; doubled after each further one")
+    max_seconds: Optional[DelaySeconds] = Field(None, description="at most")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        base, longest = self.base_seconds, self.max_seconds
+        if base is None and longest is None:
+            raise _problem("backoff", "must have baseSeconds or maxSeconds")
+        if base is not None and longest is not None and base > longest:
+            raise _problem("backoff", "has a baseSeconds that is more than its maxSeconds")
+        return self
+
+
 class NewJobBody(Body):
     """A job to run. At least one of type, payload and id must be given, and at most one of runAt and
     delaySeconds. Fields may be written in snake_case too (`max_retries`)."""
@@ -259,6 +278,8 @@ class NewJobBody(Body):
     delay_seconds: Optional[DelaySeconds] = Field(None, description="not before so many seconds from now")
     timeout_seconds: Optional[PositiveSeconds] = Field(None, description="limit of one attempt")
     tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = Field([], description="to find it by")
+    backoff: Optional[BackoffBody] = Field(None, description="where it is to differ from that of its task")
+    fault: Optional[Fault] = Field(None, description="how to fail on purpose; only where JOBQUEUE_FAULTS=true is set")
     idempotency_key: Optional[Key] = Field(
         None, description="as long as the job is kept, another one with this key is refused with 409"
     )
@@ -273,33 +294,44 @@ class NewJobBody(Body):
 
     def to_new_job(self) -> NewJob:
         """The same, as the service wants it."""
-        return NewJob(**{name: getattr(self, name) for name in self.model_fields_set})
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        if self.backoff is not None:
+            given["backoff"] = Backoff(**self.backoff.model_dump())
+        return NewJob(**given)
 
 
 BulkBody = Annotated[list[NewJobBody], Field(max_length=MAX_BULK_ITEMS)]
 
 
+FILTERS = ("type", "queue", "tag", "created_after", "created_before")
+"""What jobs can be picked by, besides their state."""
+
+
 class RedriveBody(Body):
-    """Which dead letters to put back: a filter, or `{"all": true}`."""
+    """Which dead letters are meant: a filter, or `{"all": true}`."""
 
     all: Optional[JustTrue] = Field(None, description="every one of them, without a filter")
     type: Optional[Name] = None
     queue: Optional[Name] = None
     tag: Optional[Tag] = None
+    created_after: Optional[Timestamp] = None
+    created_before: Optional[Timestamp] = None
     limit: int = Field(MAX_REDRIVEN, ge=1, le=MAX_REDRIVEN, description="at most so many, the newest first")
 
     @classmethod
     def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
         yield from super().rule_problems(given)
-        filters = given.keys() & {"type", "queue", "tag"}
+        filters = [name for name in FILTERS if cls.has(given, name)]
         if not filters and "all" not in given:
-            yield FieldProblem("", "one of type, queue and tag must be there, or all: true")
+            yield FieldProblem(
+                "", "one of type, queue, tag, createdAfter and createdBefore must be there, or all: true"
+            )
         if filters and "all" in given:
-            yield FieldProblem("/all", "goes without type, queue and tag")
+            yield FieldProblem("/all", "goes without a filter")
 
     def to_filter(self) -> JobFilter:
         """The dead letters that are meant."""
-        return JobFilter(status=Status.FAILED, type=self.type, queue=self.queue, tag=self.tag)
+        return JobFilter(status=Status.FAILED, **{name: getattr(self, name) for name in FILTERS})
 
 
 class StatusQuery(Input):
@@ -401,6 +433,13 @@ class RequeuedMany(Document):
     """How many dead letters were put back, and whether there are more of the kind."""
 
     requeued: int
+    more: bool
+
+
+class DeletedMany(Document):
+    """How many dead letters were removed, and whether there are more of the kind."""
+
+    deleted: int
     more: bool
 
 

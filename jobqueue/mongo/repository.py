@@ -59,8 +59,8 @@ from jobqueue.telemetry import UNOBSERVED, Observer
 RACES = 5
 """How often a move of one job is tried again because the job was moved in the same moment."""
 
-REDRIVE_PAGE_BYTES = 16 << 20
-REDRIVE_PAGE = 500
+DEAD_LETTERS_PAGE_BYTES = 16 << 20
+DEAD_LETTERS_PAGE = 500
 
 
 class MongoJobRepository:
@@ -194,21 +194,28 @@ class MongoJobRepository:
 
     async def redrive_many(self, which: JobFilter, *, at: datetime, limit: int) -> Sequence[Candidate]:
         redriven: list[Candidate] = []
-        before: int | None = None
-        for_retry = replace(which, status=Status.FAILED)
-        while len(redriven) < limit:
+        async for jobs in self._dead_letters(which, limit):
+            await self._wakeups.ensure({job.queue for job in jobs}, at=at)
+            redriven += await self._sweeps.redrive(jobs, at=at)
+        return redriven
+
+    async def delete_dead_letters(self, which: JobFilter, *, limit: int) -> int:
+        deleted = 0
+        async for jobs in self._dead_letters(which, limit):
+            deleted += await self._sweeps.delete_failed([job.id for job in jobs])
+        return deleted
+
+    async def _dead_letters(self, which: JobFilter, limit: int) -> AsyncIterator[Sequence[Job]]:
+        """The newest `limit` failed jobs that match, page by page."""
+        failed, before = replace(which, status=Status.FAILED), None
+        while limit > 0:
             page = await self._pages.list(
-                for_retry,
-                before=before,
-                limit=min(limit - len(redriven), REDRIVE_PAGE),
-                max_bytes=REDRIVE_PAGE_BYTES,
+                failed, before=before, limit=min(limit, DEAD_LETTERS_PAGE), max_bytes=DEAD_LETTERS_PAGE_BYTES
             )
-            await self._wakeups.ensure({job.queue for job in page.jobs}, at=at)
-            redriven += await self._sweeps.redrive(page.jobs, at=at)
-            before = page.next_before
+            yield page.jobs
+            before, limit = page.next_before, limit - len(page.jobs)
             if before is None:
                 break
-        return redriven
 
     async def delete(self, job_id: str) -> None:
         for _ in range(RACES):

@@ -123,6 +123,15 @@ class Sweeps:
         await self._logs.forget([job_id for job_id in ids if job_id not in left])
         return removed
 
+    async def delete_failed(self, ids: Sequence[JobId]) -> int:
+        """Delete those of these jobs that are failed."""
+        # delete, many: only while failed: a dead letter may have been redriven
+        query = {"_id": {"$in": list(ids)}, "status": Status.FAILED.value}
+        result = await self._store.calls.run(
+            "delete dead letters", lambda: self._store.jobs.delete_many(query, **self._store.by_id)
+        )
+        return result.deleted_count
+
     async def _find_due(self, *, before: datetime, limit: int) -> Sequence[Mapping[str, Any]]:
         # read: scheduled jobs that are due, longest due first
         query = {"status": Status.SCHEDULED.value, "runAt": {"$lt": before}}

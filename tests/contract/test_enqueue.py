@@ -11,7 +11,7 @@ from faults import NO_MAJORITY
 from pymongo.errors import ServerSelectionTimeoutError
 
 from jobqueue.errors import DuplicateJob, InvalidJob, OutcomeUnknown, ShuttingDown, Unavailable
-from jobqueue.job import Job, Status
+from jobqueue.job import Backoff, Job, Status
 
 DEEP: Any = "bottom"
 for _ in range(63):
@@ -61,6 +61,8 @@ async def test_a_stored_job_reads_back_as_it_was_made(bench: Bench) -> None:
         traceparent="00-1-2-01",
         idempotency_key="key",
         fingerprint="f",
+        backoff=Backoff(base_seconds=2.5),
+        fault={"failures": 2},
     )
 
     stored = await bench.jobs.insert(job)

@@ -208,6 +208,31 @@ async def test_what_another_caller_redrives_first_is_left_out(bench: Bench) -> N
     assert (await bench.jobs.get(theirs.job_id)).redrives == 1
 
 
+async def test_dead_letters_are_deleted_newest_first_by_filter(bench: Bench) -> None:
+    failed = [await bench.in_status(Status.FAILED, type="mail" if number % 2 else "sms") for number in range(6)]
+    cancelled = await bench.in_status(Status.CANCELLED)
+
+    assert await bench.jobs.delete_dead_letters(JobFilter(type="mail"), limit=2) == 2
+
+    left = [failed[number].job_id for number in (0, 1, 2, 4)]
+    assert (await bench.jobs.get_many([claim.job_id for claim in failed])).keys() == set(left)
+    assert await bench.jobs.delete_dead_letters(JobFilter(), limit=100) == 4
+    assert await bench.status(cancelled.job_id) is Status.CANCELLED
+
+
+async def test_a_dead_letter_that_is_redriven_meanwhile_is_not_deleted(bench: Bench) -> None:
+    dead, redriven = await bench.in_status(Status.FAILED), await bench.in_status(Status.FAILED)
+
+    async def redrive() -> None:
+        await bench.jobs.redrive(redriven.job_id, at=NOW)
+
+    bench.faults.meanwhile("delete_many", redrive)
+
+    assert await bench.jobs.delete_dead_letters(JobFilter(), limit=10) == 1
+    assert await bench.status(redriven.job_id) is Status.PENDING
+    assert not await bench.jobs.get_many([dead.job_id])
+
+
 async def test_counts_by_state_name_every_state(bench: Bench) -> None:
     await bench.add_many(2)
     await bench.running()

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from engines import Engines, finished
 from observers import eventually
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
-from jobqueue.app import Engine
 from jobqueue.errors import IllegalMove
 from jobqueue.job import Job, Progress, Status
-from jobqueue.service import JobService, NewJob
-from jobqueue.settings import Settings
+from jobqueue.service import NewJob
 from jobqueue.tasks import PermanentFailure, Registry, RetryLater, Snooze, TaskContext
 
 VARIANTS = [
@@ -30,55 +27,6 @@ VARIANTS = [
 class Sum(BaseModel):
     left: int
     right: int
-
-
-@pytest.fixture
-def settings(server_uri: str, database_name: str) -> Settings:
-    return Settings(
-        mongodb_uri=SecretStr(server_uri),
-        database=database_name,
-        lease_seconds=2,
-        poll_seconds=0.3,
-        backoff_base_seconds=0.05,
-        workers=10,
-    )
-
-
-class Engines:
-    """Starts engines as processes would, and stops them at the end of the test."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._stack = AsyncExitStack()
-
-    async def start(self, registry: Registry | None = None, **changes: object) -> JobService:
-        settings = self._settings.model_copy(update=changes)
-        engine = await Engine.start(
-            settings,
-            self._stack,
-            registry=registry or Registry(),
-            mongodb_uri=settings.mongodb_uri.get_secret_value() if settings.mongodb_uri else "",
-            workers=registry is not None,
-        )
-        self._stack.push_async_callback(engine.drain, 1.0)
-        return engine.service
-
-    async def aclose(self) -> None:
-        await self._stack.aclose()
-
-
-@pytest.fixture
-async def engines(settings: Settings) -> AsyncIterator[Engines]:
-    engines = Engines(settings)
-    yield engines
-    await engines.aclose()
-
-
-async def finished(service: JobService, job: Job) -> Job:
-    """The job once it is finished."""
-    ended = await service.wait(job.id, seconds=30)
-    assert ended.finished_at is not None, f"still {ended.status}"
-    return ended
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -129,6 +129,12 @@ class MemoryJobs:
     async def redrive_many(self, which: JobFilter, *, at: datetime, limit: int) -> Sequence[Candidate]:
         return [Candidate.of(await self.redrive(job.id, at=at)) for job in self._newest_first(which)[:limit]]
 
+    async def delete_dead_letters(self, which: JobFilter, *, limit: int) -> int:
+        found = self._newest_first(which)[:limit]
+        for job in found:
+            del self.jobs[job.id]
+        return len(found)
+
     async def delete(self, job_id: str) -> None:
         job = await self.get(job_id)
         if job.status is Status.PROCESSING:

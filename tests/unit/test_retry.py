@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from jobqueue.job import LAST_INSTANT
+from jobqueue.job import LAST_INSTANT, Backoff
 from jobqueue.retry import BackoffPolicy, delay_seconds, next_run_at
 
 NOW = datetime(2026, 2, 2, 5, 30, tzinfo=UTC)
@@ -81,3 +81,32 @@ def test_the_next_run_is_never_beyond_the_last_instant_that_can_be_stored() -> N
     late = LAST_INSTANT - timedelta(seconds=1)
 
     assert next_run_at(late, 60, BackoffPolicy(max_seconds=86_400.0), random=Fixed(1.0)) == LAST_INSTANT
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (None, (1, 10)),
+        (Backoff(base_seconds=2), (2, 10)),
+        (Backoff(max_seconds=5), (1, 5)),
+        (Backoff(base_seconds=2, max_seconds=5), (2, 5)),
+        (Backoff(base_seconds=60), (60, 60)),  # a first delay beyond the longest one raises that
+        (Backoff(max_seconds=0.5), (0.5, 0.5)),
+        (Backoff(base_seconds=0, max_seconds=0), (0, 0)),
+        # What nobody can post, but type into mongosh:
+        (Backoff(base_seconds=-5), (0, 10)),
+        (Backoff(base_seconds=5, max_seconds=2), (2, 2)),
+        (Backoff(base_seconds=float("nan")), (0, 10)),
+        (Backoff(max_seconds=float("inf")), (1, 100 * 365 * 86_400)),
+    ],
+)
+def test_a_job_may_have_a_back_off_of_its_own(own: Backoff | None, expected: tuple[float, float]) -> None:
+    policy = BackoffPolicy(base_seconds=1, max_seconds=10).with_own(own)
+
+    assert (policy.base_seconds, policy.max_seconds) == expected
+
+
+@pytest.mark.parametrize(("base", "longest"), [(-1, 1), (2, 1), (0, float("inf")), (float("nan"), 1)])
+def test_a_policy_that_cannot_be_is_refused(base: float, longest: float) -> None:
+    with pytest.raises(ValueError, match="back-off"):
+        BackoffPolicy(base, longest)

@@ -21,6 +21,7 @@ from jobqueue.execution import execute
 from jobqueue.job import MAX_ERROR_MESSAGE_BYTES, Job, JobId, JsonValue, Progress
 from jobqueue.loading import load
 from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Outcome, Retry, Snoozed
+from jobqueue.retry import BackoffPolicy
 from jobqueue.tasks import (
     Cancel,
     Declaration,
@@ -729,3 +730,16 @@ async def test_the_examples_of_the_documentation_work(folder: Path, threads: Thr
     declined = Failure("documented_module.CardDeclined", "the bank says no")
     assert await outcome_of("order.charge", {"state": "declined"}) == Failed(declined)
     assert await outcome_of("order.charge", {"state": "open"}) == Snoozed(300.0)
+
+
+def test_a_task_may_have_a_back_off_and_nothing_else_in_its_place() -> None:
+    registry = Registry()
+
+    @registry.task("patient", backoff=BackoffPolicy(base_seconds=60, max_seconds=3600))
+    async def patient() -> None: ...
+
+    found = registry.find("patient")
+    assert found is not None
+    assert found.backoff == BackoffPolicy(60, 3600)
+    with pytest.raises(ConfigurationError, match="BackoffPolicy"):
+        registry.task("wrong", backoff=(1, 60))(patient)  # type: ignore[arg-type]  # what people will try

@@ -117,6 +117,7 @@ async def test_answers_are_as_the_document_says(
         ("DELETE", "/jobs/{id}", "/jobs/a", None),
         ("GET", "/dlq", "/dlq", None),
         ("POST", "/dlq/{id}/retry", "/dlq/b/retry", None),
+        ("POST", "/dlq/delete", "/dlq/delete", {"type": "nobody"}),
         ("POST", "/dlq/retry", "/dlq/retry", {"all": True}),
         ("POST", "/graphql", "/graphql", {"query": "{ Jobs { id } nobody }"}),
         ("POST", "/graphql", "/graphql", {"query": "{ Jobs { id payload } }"}),

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from memory_jobs import MemoryJobs, ObservedWaiters, SilentDispatcher
 
-from jobqueue.job import Lease, LeaseId, Status, WorkerId
+from jobqueue.job import Backoff, Lease, LeaseId, Status, WorkerId
 from jobqueue.service import JobService
 
 Client = TestClient[web.Request, web.Application]
@@ -73,6 +73,29 @@ async def test_every_field_of_a_job_is_taken_in_camel_case(client: Client) -> No
     assert job["runAt"] == "2199-02-02T05:30:00.123Z"
     assert (job["queue"], job["priority"], job["maxRetries"]) == ("slow", -5, 7)
     assert (job["timeoutSeconds"], job["tags"]) == (2.5, ["a", "b"])
+
+
+async def test_a_job_may_have_a_back_off_of_its_own(client: Client, jobs: MemoryJobs) -> None:
+    both = await post(client, type="a", backoff={"baseSeconds": 5, "max_seconds": 60})
+    one = await post(client, type="a", backoff={"maxSeconds": 60})
+
+    assert both["backoff"] == {"baseSeconds": 5, "maxSeconds": 60}
+    assert one["backoff"] == {"maxSeconds": 60}
+    assert jobs.jobs[both["id"]].backoff == Backoff(base_seconds=5, max_seconds=60)
+
+
+async def test_a_fault_is_refused_where_faults_are_off_by_a_problem_that_names_the_setting(
+    client: Client, jobs: MemoryJobs
+) -> None:
+    one = await client.post("/jobs", json={"type": "a", "fault": {"failures": 2}})
+    many = await client.post("/jobs/bulk", json=[{"type": "a", "fault": {"failures": 2}}, {"type": "a"}])
+
+    assert one.status == 400
+    (error,) = (await one.json())["errors"]
+    assert error["pointer"] == "/fault"
+    assert "JOBQUEUE_FAULTS=true" in error["detail"]
+    assert [item["status"] for item in (await many.json())["items"]] == [400, 201]
+    assert len(jobs.jobs) == 1
 
 
 async def test_fields_may_be_written_in_snake_case(client: Client) -> None:

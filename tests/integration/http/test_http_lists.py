@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -180,6 +181,41 @@ async def test_dead_letters_are_put_back_by_a_filter(
     assert (response.status, await response.json()) == (200, {"requeued": requeued, "more": more})
     assert sum(jobs.jobs[job_id].status is Status.PENDING for job_id in failed) == requeued
     assert jobs.jobs[untouched].status is Status.CANCELLED
+
+
+async def test_dead_letters_are_removed_by_a_filter_and_nothing_else_is(client: Client, jobs: MemoryJobs) -> None:
+    failed = await post_many(client, 3, type="b") + await post_many(client, 1)
+    (untouched,) = await post_many(client, 1, type="b")
+    for job_id in failed:
+        jobs.put(job_id, status=Status.FAILED)
+
+    first = await client.post("/dlq/delete", json={"type": "b", "limit": 2})
+    second = await client.post("/dlq/delete", json={"type": "b"})
+
+    assert (first.status, await first.json()) == (200, {"deleted": 2, "more": True})
+    assert await second.json() == {"deleted": 1, "more": False}
+    assert jobs.jobs.keys() == {failed[3], untouched}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "ids"),
+    [
+        ({"createdBefore": "2026-01-02T00:00:00Z"}, {"a"}),
+        ({"created_after": "2026-01-02T00:00:00Z"}, {"c"}),
+        ({"createdAfter": "2026-01-01T12:00:00Z", "createdBefore": "2026-01-03T00:00:00Z"}, {"b"}),
+    ],
+)
+async def test_dead_letters_are_picked_by_their_age(
+    client: Client, jobs: MemoryJobs, bounds: dict[str, str], ids: set[str]
+) -> None:
+    for day, job_id in enumerate("abc", start=1):
+        await client.post("/jobs", json={"id": job_id})
+        jobs.put(job_id, status=Status.FAILED, created_at=datetime(2026, 1, day, tzinfo=UTC))
+
+    response = await client.post("/dlq/retry", json=bounds)
+
+    assert (await response.json())["requeued"] == 1
+    assert {job_id for job_id, job in jobs.jobs.items() if job.status is Status.PENDING} == ids
 
 
 async def test_queues_show_what_waits_and_what_runs(client: Client, jobs: MemoryJobs) -> None:
