@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import mongomock.collection
 import pytest
-from bench import Bench, StandingClock
+from bench import LOGS_KEPT, Bench, StandingClock
 from faults import Faults, FaultyClient
 from mongomock_motor import AsyncMongoMockClient
 from pymongo import MongoClient
@@ -108,6 +108,7 @@ def repository_on(backend: str, claim_mode: Mode) -> Callable[..., MongoJobRepos
             clock=clock,
             features=Features(name=MOCK, version="") if backend == MOCK else None,
             client_seconds=2.0,
+            logs_kept=LOGS_KEPT,
         )
 
     return build

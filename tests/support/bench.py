@@ -16,6 +16,8 @@ from jobqueue.mongo import MongoJobRepository
 NOW = datetime(2026, 2, 2, 5, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 LEASE = timedelta(seconds=30)
+LOGS_KEPT = timedelta(days=100 * 365)
+"""So long because `NOW` is in the past, and what expires does so by the server's clock."""
 WORKER = WorkerId("worker-1")
 BOOM = AttemptError(attempt=1, at=NOW, type="Boom", message="it broke", worker_id=WORKER)
 
