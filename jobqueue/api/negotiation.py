@@ -7,6 +7,7 @@ get JSON: Prometheus never names it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ TEXT = "text/plain"
 TEXTS = (TEXT, OPENMETRICS)
 JSON_RANGES = ("application/json", "application/*", "*/*")
 """What JSON falls under, the most specific first."""
+
+VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){0,3}")
+"""Of a text form; what is none is as if it was left out."""
 
 
 class MediaRange(NamedTuple):
@@ -51,7 +55,7 @@ def _read(item: str) -> MediaRange:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "q":
             quality = _quality(value)
-        else:
+        elif name.strip().lower() != "version" or VERSION.fullmatch(value):
             kept.append(parameter)
     return MediaRange(kept[0], quality, ";".join(kept))
 

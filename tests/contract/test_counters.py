@@ -21,6 +21,11 @@ from jobqueue.mongo.store import Store
 from jobqueue.repository import Features
 
 
+def store_on(client: Any) -> Store:
+    """A store on a client of mongomock."""
+    return Store(client, "test", features=Features(name="mock", version=""))
+
+
 class ChaoticCalls:
     """Runs calls in any order, and fails some of them, before or after they are carried out."""
 
@@ -50,7 +55,7 @@ class World:
     def __init__(self, seed: int, *, owners_suffer: bool) -> None:
         self.random = Random(seed)
         self.clock = StandingClock()
-        self._client = AsyncMongoMockClient(tz_aware=True)
+        self._client: Any = AsyncMongoMockClient(tz_aware=True)
         self._chaos = ChaoticCalls(self.random, lost_requests=0.1, lost_answers=0.15)
         calm = ChaoticCalls(self.random, lost_requests=0.0, lost_answers=0.0)
         self.processes = [
@@ -72,7 +77,7 @@ class World:
         return await self.processes[0][0].read()
 
     def _counters(self, calls: ChaoticCalls) -> Counters:
-        store = Store(self._client, "test", features=Features(name="mock", version=""))
+        store = store_on(self._client)
         store.calls = calls  # type: ignore[assignment]
         return Counters(store, self.clock, Identifiers(Random(self.random.random())))
 
@@ -112,8 +117,7 @@ async def test_nothing_is_lost_either_where_owners_get_their_answers(seed: int) 
 
 async def test_a_counter_that_is_in_the_total_and_still_there_is_counted_once() -> None:
     """As a folder leaves it that is killed between its two last writes."""
-    client = AsyncMongoMockClient(tz_aware=True)
-    store = Store(client, "test", features=Features(name="mock", version=""))
+    store = store_on(AsyncMongoMockClient(tz_aware=True))
     await store.counters.insert_many(
         [{"_id": "total", "n": 1, "last": "p", "retried": 5}, {"_id": "p", "closed": True, "retried": 5}]
     )
@@ -139,7 +143,7 @@ class DeletingCounters:
 
 
 async def test_a_job_that_is_deleted_while_totals_are_read_is_counted_once() -> None:
-    store = Store(AsyncMongoMockClient(tz_aware=True), "test", features=Features(name="mock", version=""))
+    store = store_on(AsyncMongoMockClient(tz_aware=True))
     await store.jobs.insert_one({"_id": "a", "status": "completed"})
 
     totals = await Overview(store, DeletingCounters(store), StandingClock()).totals()  # type: ignore[arg-type]
