@@ -37,6 +37,7 @@ from jobqueue.driver import connect, lease_store
 from jobqueue.errors import ConfigurationError, Unavailable
 from jobqueue.execution import execute
 from jobqueue.faults import FaultyExecution
+from jobqueue.following import Followers
 from jobqueue.job import Claim, WorkerId
 from jobqueue.leases import Contact, LeaseKeeper, LeaseThread, Notice
 from jobqueue.maintenance import (
@@ -61,7 +62,6 @@ from jobqueue.retry import BackoffPolicy
 from jobqueue.service import JobService
 from jobqueue.settings import Settings
 from jobqueue.tasks import Registry
-from jobqueue.waiting import Waiters
 from jobqueue.worker import PoolOptions, WorkerPool
 
 FLUSH_SECONDS = 8.0
@@ -175,7 +175,7 @@ class Engine:
             notify=self._notify,
         )
         self._loop = asyncio.get_running_loop()
-        self._waiters = Waiters(jobs)
+        self._followers = Followers(jobs)
         self._pool: WorkerPool | None = None
         self._background: list[asyncio.Task[None]] = []
 
@@ -243,7 +243,7 @@ class Engine:
             dispatcher,
             clock=self.clock,
             identifiers=self._identifiers,
-            waiters=self._waiters,
+            followers=self._followers,
             max_retries_of=max_retries_of,
             faults=self._settings.faults,
             limits=AdmissionLimits(
@@ -273,7 +273,7 @@ class Engine:
             clock=clock,
             identifiers=self._identifiers,
             random=random,
-            on_finished=self._waiters.finished,
+            on_finished=self._followers.moved,
             on_scheduled=lambda due: stager.wake_at(due),
             observer=self.metrics,
             execute=self._execution(),

@@ -1,8 +1,8 @@
 """Following jobs while they move: one watcher for the whole process, not a poll for each client.
 
-One task reads the revisions of everything that is followed, in one query, and only while somebody follows. A
-follower is told *that* its job changed and reads the job itself; changes that come faster than the watcher looks
-are told as one.
+A job that ends in this process tells its followers at once. For everything else one task reads the revisions of
+all that is followed, in one query, and only while somebody follows. A follower is told *that* its job changed and
+reads the job itself; changes that come faster than the watcher looks are told as one.
 """
 
 from __future__ import annotations
@@ -72,6 +72,11 @@ class Followers:
         finally:
             self._forget(job_id, follower)
 
+    def moved(self, job_id: str) -> None:
+        """This job moved, here and now."""
+        for follower in self._following.get(job_id, ()):
+            follower.tell()
+
     def end_all(self) -> None:
         """Tell everybody that this was all, and let nobody follow again."""
         self._closed = True
@@ -104,5 +109,4 @@ class Followers:
             revision = revisions.get(job_id)
             if job_id in self._following and (job_id not in self._seen or self._seen[job_id] != revision):
                 self._seen[job_id] = revision
-                for follower in self._following[job_id]:
-                    follower.tell()
+                self.moved(job_id)

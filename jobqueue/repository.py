@@ -256,10 +256,6 @@ class JobRepository(Protocol):
         """Raises `JobNotFound`."""
         ...
 
-    async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
-        """Where these jobs stand now; those that are gone are left out."""
-        ...
-
     async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
         """Jobs newest first, from just before the sequence number `before`. A page ends early at `max_bytes`.
         A document that cannot be read is shown with an error in its `errors`; it never fails the page."""

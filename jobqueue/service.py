@@ -5,6 +5,8 @@ Knows no HTTP and no driver. Raises the errors of `errors.py`; every method is s
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -21,6 +23,7 @@ from jobqueue.errors import (
     JobQueueError,
     KeyReused,
     OutcomeUnknown,
+    QueueFull,
     ShuttingDown,
 )
 from jobqueue.following import Followers
@@ -41,7 +44,6 @@ from jobqueue.job import (
 )
 from jobqueue.repository import DatabaseState, JobFilter, JobRepository, Page, QueueCount, Revision, WorkerRecord
 from jobqueue.telemetry import UNOBSERVED, Observer
-from jobqueue.waiting import Waiters
 
 DEAD_LETTERS_COUNTED = 10_000
 """`/dlq` counts no further than this, so that its cost has a bound."""
@@ -94,7 +96,7 @@ class JobService:
         *,
         clock: Clock,
         identifiers: Identifiers,
-        waiters: Waiters,
+        followers: Followers,
         max_retries_of: Callable[[str], int],
         limits: AdmissionLimits = NO_LIMITS,
         observer: Observer = UNOBSERVED,
@@ -105,8 +107,7 @@ class JobService:
         self._dispatcher = dispatcher
         self._clock = clock
         self._identifiers = identifiers
-        self._waiters = waiters
-        self._followers = Followers(jobs)
+        self._followers = followers
         self._max_retries_of = max_retries_of
         self._faults = faults
         self._admission = Admission(jobs, limits=limits, clock=clock)
@@ -177,9 +178,11 @@ class JobService:
         """The job as soon as it is finished, or as it stands when the time is over. Raises `JobNotFound`."""
         job = await self._jobs.get(job_id)
         if seconds > 0 and job.status not in FINISHED:
-            await self._waiters.wait(job.id, seconds=seconds)
-            job = await self._jobs.get(job_id)
-        return job
+            with contextlib.suppress(TimeoutError, QueueFull, ShuttingDown):
+                async with asyncio.timeout(seconds):
+                    async for seen in self.follow(job_id):
+                        job = seen
+        return job if job.status in FINISHED else await self._jobs.get(job_id)
 
     async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
         """Jobs newest first, from just before the sequence number `before`."""
@@ -199,7 +202,7 @@ class JobService:
 
     async def logs(self, job_id: str) -> Sequence[LogLine]:
         """What the attempts of this job logged, the oldest line first. Raises `JobNotFound`."""
-        if job_id not in await self._jobs.statuses([job_id]):
+        if job_id not in await self._jobs.revisions([job_id]):
             raise JobNotFound(job_id)
         return await self._jobs.logs(job_id)
 
@@ -256,7 +259,6 @@ class JobService:
     def stop_accepting(self) -> None:
         """Refuse new work from now on; reading goes on, and whoever waits for a job is answered now."""
         self._accepting = False
-        self._waiters.release_all()
         self._followers.end_all()
 
     def _refuse_when_stopping(self) -> None:

@@ -8,7 +8,7 @@ not help, gets ranges of `seq` that widen going back.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from jobqueue.mongo import indexes
 from jobqueue.mongo.calls import settled
 from jobqueue.mongo.documents import read_or_salvage
 from jobqueue.mongo.moves import Filter
-from jobqueue.mongo.store import Store, chunks
+from jobqueue.mongo.store import Store
 from jobqueue.repository import JobFilter, Page
 
 WHAT = "list jobs"
@@ -60,14 +60,6 @@ class Pages:
             "read the job", lambda: self._store.jobs.find_one({"_id": job_id})
         )
         return found
-
-    async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
-        """Where these jobs stand now."""
-        return {
-            document["_id"]: read_or_salvage(document).status
-            for ids in chunks(list(job_ids), MAX_IDS)
-            for document in await self._read_statuses(ids)
-        }
 
     async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
         """Jobs newest first, from just before `before`."""
@@ -120,14 +112,6 @@ class Pages:
             WHAT,
             index,
             lambda hint: _collect(self._store.jobs.find(query, sort=NEWEST_FIRST, limit=room.jobs, **hint), room),
-        )
-
-    async def _read_statuses(self, job_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        # read: the states of these jobs
-        query = {"_id": {"$in": list(job_ids)}}
-        return await self._store.calls.run(
-            "read the states of jobs",
-            lambda: self._store.jobs.find(query, {"status": 1}, **self._store.by_id).to_list(None),
         )
 
 

@@ -135,9 +135,6 @@ class MongoJobRepository:
     async def get(self, job_id: str) -> Job:
         return await self._pages.get(job_id)
 
-    async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
-        return await self._pages.statuses(job_ids)
-
     async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
         return await self._pages.list(which, before=before, limit=limit, max_bytes=max_bytes)
 

@@ -153,13 +153,6 @@ async def test_values_that_json_lacks_are_shown_as_text(bench: Bench) -> None:
     assert isinstance(shown["pattern"], str)
 
 
-async def test_statuses_leave_out_what_is_gone(bench: Bench) -> None:
-    job = await bench.add()
-
-    assert await bench.jobs.statuses([job.id, "gone"]) == {job.id: Status.PENDING}
-    assert await bench.jobs.statuses([]) == {}
-
-
 async def test_a_count_goes_up_to_its_limit(bench: Bench) -> None:
     await bench.add_many(5)
 

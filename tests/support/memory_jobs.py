@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from jobqueue.errors import DuplicateJob, IllegalMove, JobNotFound, JobQueueError
+from jobqueue.following import Follower, Followers
 from jobqueue.job import FINISHED, WAITING, Candidate, Job, JobId, LogLine, Status
 from jobqueue.repository import JobFilter, JobRepository, Page, QueueCount, Revision, Totals, WorkerRecord
-from jobqueue.waiting import Waiters
 
 
 class MemoryJobs:
@@ -59,9 +60,6 @@ class MemoryJobs:
         if job_id not in self.jobs:
             raise JobNotFound(job_id)
         return self.jobs[job_id]
-
-    async def statuses(self, job_ids: Collection[str]) -> Mapping[str, Status]:
-        return {job_id: self.jobs[job_id].status for job_id in job_ids if job_id in self.jobs}
 
     async def get_many(self, job_ids: Collection[str]) -> Mapping[str, Job]:
         self._fail_when_broken()
@@ -193,13 +191,15 @@ class SilentDispatcher:
         self.interrupted.append(job_id)
 
 
-class ObservedWaiters(Waiters):
-    """Tells when somebody begins to wait."""
+class ObservedFollowers(Followers):
+    """Tells when somebody begins to follow."""
 
     def __init__(self, jobs: JobRepository) -> None:
         super().__init__(jobs)
-        self.somebody_waits = asyncio.Event()
+        self.somebody_follows = asyncio.Event()
 
-    async def wait(self, job_id: JobId, *, seconds: float) -> None:
-        self.somebody_waits.set()
-        await super().wait(job_id, seconds=seconds)
+    @contextlib.contextmanager
+    def follow(self, job_id: str) -> Iterator[Follower]:
+        with super().follow(job_id) as follower:
+            self.somebody_follows.set()
+            yield follower

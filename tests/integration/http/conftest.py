@@ -9,16 +9,16 @@ from typing import cast
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
-from memory_jobs import MemoryJobs, ObservedWaiters, SilentDispatcher
+from memory_jobs import MemoryJobs, ObservedFollowers, SilentDispatcher
 
 from jobqueue.api.handlers import Limits
 from jobqueue.api.routes import build_api
 from jobqueue.clock import Identifiers, ServerClock
 from jobqueue.dispatch import Dispatcher
+from jobqueue.following import Followers
 from jobqueue.job import WorkerId
 from jobqueue.repository import JobRepository, WorkerRecord
 from jobqueue.service import JobService
-from jobqueue.waiting import Waiters
 
 Client = TestClient[web.Request, web.Application]
 
@@ -34,19 +34,19 @@ def dispatcher() -> SilentDispatcher:
 
 
 @pytest.fixture
-def waiters(jobs: MemoryJobs) -> ObservedWaiters:
-    return ObservedWaiters(cast(JobRepository, jobs))
+def followers(jobs: MemoryJobs) -> ObservedFollowers:
+    return ObservedFollowers(cast(JobRepository, jobs))
 
 
 @pytest.fixture
-def make_service() -> Callable[[JobRepository, Dispatcher, Waiters], JobService]:
-    def make(repository: JobRepository, dispatcher: Dispatcher, waiters: Waiters) -> JobService:
+def make_service() -> Callable[[JobRepository, Dispatcher, Followers], JobService]:
+    def make(repository: JobRepository, dispatcher: Dispatcher, followers: Followers) -> JobService:
         return JobService(
             repository,
             dispatcher,
             clock=ServerClock(),
             identifiers=Identifiers(Random(1)),
-            waiters=waiters,
+            followers=followers,
             max_retries_of=lambda job_type: 3,
         )
 
@@ -57,10 +57,10 @@ def make_service() -> Callable[[JobRepository, Dispatcher, Waiters], JobService]
 def service(
     jobs: MemoryJobs,
     dispatcher: SilentDispatcher,
-    waiters: ObservedWaiters,
-    make_service: Callable[[JobRepository, Dispatcher, Waiters], JobService],
+    followers: ObservedFollowers,
+    make_service: Callable[[JobRepository, Dispatcher, Followers], JobService],
 ) -> JobService:
-    return make_service(cast(JobRepository, jobs), dispatcher, waiters)
+    return make_service(cast(JobRepository, jobs), dispatcher, followers)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
-from memory_jobs import MemoryJobs, ObservedWaiters, SilentDispatcher
+from memory_jobs import MemoryJobs, ObservedFollowers, SilentDispatcher
 
 from jobqueue.job import Backoff, Lease, LeaseId, Status, WorkerId
 from jobqueue.service import JobService
@@ -217,14 +217,14 @@ async def test_head_answers_as_get_without_the_body(client: Client) -> None:
 
 @pytest.mark.parametrize("path", ["/jobs/a?wait=60", "/jobs?id=a&wait=60"])
 async def test_waiting_ends_when_the_job_does(
-    client: Client, jobs: MemoryJobs, waiters: ObservedWaiters, path: str
+    client: Client, jobs: MemoryJobs, followers: ObservedFollowers, path: str
 ) -> None:
     await post(client, id="a")
     waiting = asyncio.create_task(client.get(path))
-    await waiters.somebody_waits.wait()
+    await followers.somebody_follows.wait()
 
     jobs.put("a", status=Status.COMPLETED, result=42)
-    waiters.finished(jobs.jobs["a"].id)
+    followers.moved("a")
 
     assert (await (await waiting).json())["result"] == 42
 
@@ -238,11 +238,11 @@ async def test_waiting_ends_when_the_time_is_over(client: Client) -> None:
 
 
 async def test_waiting_ends_at_once_when_the_service_stops(
-    client: Client, service: JobService, waiters: ObservedWaiters
+    client: Client, service: JobService, followers: ObservedFollowers
 ) -> None:
     await post(client, id="a")
     waiting = asyncio.create_task(client.get("/jobs/a?wait=60"))
-    await waiters.somebody_waits.wait()
+    await followers.somebody_follows.wait()
 
     service.stop_accepting()
 

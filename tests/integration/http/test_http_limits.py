@@ -15,10 +15,10 @@ from jobqueue.admission import AdmissionLimits
 from jobqueue.api.errors import TYPE_PREFIX
 from jobqueue.api.routes import build_api
 from jobqueue.clock import Identifiers, ServerClock
+from jobqueue.following import Followers
 from jobqueue.job import Status
 from jobqueue.repository import JobRepository
 from jobqueue.service import JobService
-from jobqueue.waiting import Waiters
 
 Client = TestClient[web.Request, web.Application]
 Serve = Callable[[AdmissionLimits], Awaitable[Client]]
@@ -36,7 +36,7 @@ async def serve(jobs: MemoryJobs, dispatcher: SilentDispatcher) -> AsyncIterator
             dispatcher,
             clock=ServerClock(),
             identifiers=Identifiers(Random(1)),
-            waiters=Waiters(repository),
+            followers=Followers(repository),
             max_retries_of=lambda job_type: 3,
             limits=limits,
         )

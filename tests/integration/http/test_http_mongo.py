@@ -15,14 +15,14 @@ from mongomock_motor import AsyncMongoMockClient
 from jobqueue.api.routes import build_api
 from jobqueue.clock import ServerClock
 from jobqueue.dispatch import Dispatcher
+from jobqueue.following import Followers
 from jobqueue.job import JobId, Lease, LeaseId, WorkerId
 from jobqueue.mongo import MongoJobRepository
 from jobqueue.repository import Features, JobRepository
 from jobqueue.service import JobService
-from jobqueue.waiting import Waiters
 
 Client = TestClient[web.Request, web.Application]
-MakeService = Callable[[JobRepository, Dispatcher, Waiters], JobService]
+MakeService = Callable[[JobRepository, Dispatcher, Followers], JobService]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def repository() -> AsyncIterator[MongoJobRepository]:
 
 @pytest.fixture
 async def client(repository: MongoJobRepository, make_service: MakeService) -> AsyncIterator[Client]:
-    service = make_service(repository, SilentDispatcher(), Waiters(repository))
+    service = make_service(repository, SilentDispatcher(), Followers(repository))
     app = build_api(service, clock=ServerClock(), random=Random(2))
     async with TestClient(TestServer(app)) as client:
         yield client
