@@ -61,9 +61,11 @@ class Fleet:
         self.go = asyncio.Event()
         self.all_began = asyncio.Event()
         self.expected = 0
+        self.enqueued_meanwhile: list[Job] = []
 
     def registry(self) -> Registry:
-        registry = Registry()
+        """The tasks of the process that is started next."""
+        registry, number = Registry(), len(self.services)
 
         @registry.task("hold")
         async def hold() -> None:
@@ -75,6 +77,12 @@ class Fleet:
             self.began.append(context.job.id)
             if len(self.began) == self.expected:
                 self.all_began.set()
+
+        @registry.task("mark-and-enqueue")
+        async def mark_and_enqueue(context: TaskContext) -> None:
+            self.began.append(context.job.id)
+            new = NewJob(type="mark", priority=context.job.priority - 1)
+            self.enqueued_meanwhile.append(await self.services[number].enqueue(new))
 
         return registry
 
@@ -101,7 +109,7 @@ class Fleet:
 
     async def run_all(self, jobs: Sequence[Job]) -> list[str]:
         """Let the jobs run once every process has looked; returns their ids in the order in which they began."""
-        self.expected = len(jobs)
+        self.expected = self.expected or len(jobs)
         for watched in self.watched:
             await watched.has_looked()
         self.go.set()
@@ -167,3 +175,21 @@ async def test_priority_holds_when_more_waits_than_a_process_keeps_at_hand(setti
         began = await fleet.run_all(jobs)
 
         assert overtaken(began, jobs) < PROCESSES
+
+
+async def test_a_job_that_a_process_has_just_taken_does_not_go_before_more_urgent_ones_in_the_store(
+    settings: Settings, server_uri: str
+) -> None:
+    """Each job brings a less urgent one at its own process, which has a free slot then and few ids at hand."""
+    fleet = Fleet()
+    async with AsyncExitStack() as stack:
+        for _ in range(PROCESSES):
+            await fleet.start(settings.model_copy(update={"workers": 1, "queue_size": 2}), server_uri, stack)
+        await fleet.hold_every_slot()
+        new = [NewJob(type="mark-and-enqueue", priority=1)] * 60
+        jobs = [job for job in await fleet.services[0].enqueue_many(new) if isinstance(job, Job)]
+        fleet.expected = 2 * len(jobs)
+
+        began = await fleet.run_all(jobs)
+
+        assert overtaken(began, [*jobs, *fleet.enqueued_meanwhile]) < PROCESSES
