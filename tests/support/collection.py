@@ -27,12 +27,15 @@ def requests_of(folder: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield from requests_of(item)
 
 
-async def run_newman(newman: NodeProgram, base_url: str, *, folder: Path) -> tuple[Ended, list[dict[str, Any]]]:
-    """Run the whole collection against a service; returns how that ended, and every request with its answer."""
+async def run_newman(
+    newman: NodeProgram, base_url: str, *, folder: Path, path: Path = PATH
+) -> tuple[Ended, list[dict[str, Any]]]:
+    """Run a whole collection, by default ours, against a service; returns how that ended, and every request with its
+    answer."""
     export = folder / "newman.json"
     ended = await newman.run(
         "run",
-        str(PATH),
+        str(path),
         "--env-var",
         f"baseUrl={base_url}",
         "--reporters",
