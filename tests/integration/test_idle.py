@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
+from commands import LISTENER, by_name
 from pydantic import SecretStr
-from pymongo import monitoring
 
 from jobqueue.app import Engine
 from jobqueue.service import NewJob
@@ -18,28 +16,6 @@ from jobqueue.settings import Settings
 from jobqueue.tasks import Registry
 
 WATCHED_SECONDS = 8.0
-
-
-class CommandCounter(monitoring.CommandListener):
-    """Counts what every client of this process sends to one database (and `hello` to the server)."""
-
-    def __init__(self) -> None:
-        self.counting = False
-        self.commands: Counter[str] = Counter()
-        self._lock = threading.Lock()
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None:
-        if self.counting:
-            with self._lock:
-                self.commands[event.command_name] += 1
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
-
-
-LISTENER = CommandCounter()
-monitoring.register(LISTENER)
 
 
 @pytest.fixture
@@ -62,9 +38,8 @@ async def test_a_hundred_idle_slots_cost_fewer_than_five_commands_a_second(
     job = await engine.service.enqueue(NewJob(type="any"))
     await engine.service.wait(job.id, seconds=30)
 
-    LISTENER.counting = True
-    await asyncio.sleep(WATCHED_SECONDS)  # the cost of a stretch of time needs one to pass
-    LISTENER.counting = False
+    with LISTENER.listening() as commands:
+        await asyncio.sleep(WATCHED_SECONDS)  # the cost of a stretch of time needs one to pass
 
-    assert LISTENER.commands, "nothing was counted: the listener is not attached"
-    assert sum(LISTENER.commands.values()) < 5 * WATCHED_SECONDS, LISTENER.commands
+    assert commands, "nothing was counted: the listener is not attached"
+    assert len(commands) < 5 * WATCHED_SECONDS, by_name(commands)

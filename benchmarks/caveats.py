@@ -1,0 +1,77 @@
+"""What is unfair about each comparison, said beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+OF: Mapping[str, str] = {
+    "engine": """
+        What to bear in mind:
+
+        - The ceiling does no job service's work: it makes its documents before the clock starts, reads nothing back
+          after a claim, runs no task, renews no lease, watches no queue. No engine can reach it.
+        - The ceiling claims and completes 100 at a time, as it was set; the engine takes what its 200 free slots allow,
+          which may be more at a time, and helps it.
+        - Client and server share the cores: what one saves, the other gets. Hence the CPU beside each rate.
+        - The figures of the engine end when it is drained, which includes saying goodbye to the database.
+        """,
+    "ceiling": """
+        "Sequential" waits for each call before the next; "pipelined" has three of each kind in flight.
+        """,
+    "peers": """
+        What is unfair here, in both directions:
+
+        - On Redis as it comes, a crash of the server loses minutes of jobs; these peers do less, and are counted as not
+          durable. `appendfsync always` is what compares with the rest. Huey takes a job off the list before it runs:
+          a crash of the worker loses it, whatever Redis does.
+        - The embedded server stands in for MongoDB where no other is given: a beta, with a cost of its own for every
+          operation. A real `mongod` replica set has other figures; measure on yours.
+        - Threads and single jobs at a time (dramatiq, celery, rq, huey) against 100 coroutines: a no-op job flatters
+          the latter. Each runs as its documentation has it for one process, no-op jobs favour those that fetch many.
+        - Results: arq, saq and rq keep something for each job whether or not a task returns anything; taskiq, dramatiq
+          and celery only when told to; procrastinate keeps none, and has no row with results.
+        - Producer, worker and server share the cores. "Over HTTP" has one more process than all the others.
+        - Finished jobs stay in the database here and with oban and procrastinate; on Redis they are gone.
+        - "Drain" is from the first job's run to the last one's; "settled" goes on until the store knows all to be done,
+          and is the fairer figure for those that acknowledge in batches.
+        """,
+    "http": """
+        What to bear in mind:
+
+        - Load generator, service and database share the cores: requests a second depend on all three, the CPU of the
+          server process on itself alone. "Of bare, CPU" is the bare handler's CPU as a share of the service's.
+        - The bare `POST` stores nothing. What storing each body by itself would cost is the row below it; the service
+          stores them all, in group commits.
+        - The bare handler has no middleware, no request id, no problem documents; its body is parsed and checked in one
+          pass, without the checks for repeated keys, wide integers and depth.
+        - The bare `GET` answers the same bytes whatever it finds, without reading them from the document.
+        """,
+    "latency": """
+        What to bear in mind:
+
+        - The bare calls are an insert and a claim in one connection, one after the other, by the same driver. On the
+          embedded server the claim is `update_many` by id and a read, since its `find_one_and_update` reads the whole
+          collection; on MongoDB it is `find_one_and_update`.
+        - Across processes the clocks of both are the machine's own, and the write by which the other process records
+          its start (a microsecond or two) is part of it. Signals are spread a little on purpose, lest every process
+          looks at once.
+        """,
+    "growth": """
+        What to bear in mind:
+
+        - "Bare" is the same query, or the same three calls as for the ceiling, on the same filled collection: what
+          grows there grows because of the server. The embedded server reads all that an index clause matches; MongoDB
+          reads what a limit asks for.
+        - The product keeps 10,000 finished jobs on the embedded server; here all are kept.
+        - Worker processes beyond the number of cores, beside a database on the same cores, can only show what
+          contention costs, not what more machines bring.
+        """,
+    "blocking": """
+        `/livez` is asked twenty times a second of the process that runs the tasks, while two of them keep a core busy
+        with Python for seconds, one after the other on the event loop. Leases last 3 s and are renewed each second by a
+        thread of its own; a second process stands by that would rescue what is not renewed, and at the end every job
+        had completed at its first attempt. A thread shares the interpreter's lock: answers take longer, but come. What
+        runs on the event loop stops every answer of its process; a job claimed while the loop is held is not renewed
+        before the loop turns again, and given back if its lease has become too short.
+        """,
+}

@@ -1,0 +1,209 @@
+"""What grows with finished jobs, with a backlog, with processes, slots and payloads; the bare query beside ours.
+
+A claim must not become dearer with what is finished, beyond what the server itself imposes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.audit import audit_database, audit_runs
+from benchmarks.bench import Bench
+from benchmarks.ceiling import bare_store, drive
+from benchmarks.engine import audit, enqueue_in_bulk, store_jobs, through
+from benchmarks.engines import Driver, NoOps, bench_settings, running_engine
+from benchmarks.machine import resident_mb
+from benchmarks.processes import several_workers
+from benchmarks.stopwatch import Stopwatch
+from benchmarks.witness import VARIABLE, Witness, memory_folder
+from benchmarks.workload import BATCH, LEASE, documents, finished_documents, new_jobs
+from jobqueue.clock import ServerClock
+from jobqueue.job import JobId, Lease, LeaseId, Status, WorkerId
+from jobqueue.mongo import MongoJobRepository, moves
+from jobqueue.mongo.claims import CANDIDATE_FIELDS, CANDIDATE_ORDER
+from jobqueue.mongo.store import Store
+from jobqueue.repository import JobFilter
+
+CLAIMED = 100
+PAGE = 50
+PAGE_BYTES = 4 << 20
+WORKER = WorkerId("growth")
+DRIVER: Driver = "pymongo"
+PATIENCE_SECONDS = 600.0
+
+
+async def run(bench: Bench) -> None:
+    """Each dimension, from little to much, in every round."""
+    for repeat in bench.rounds():
+        for finished in [1_000, 10_000, 100_000][: bench.size(3, 1)]:
+            await _with_finished(bench, finished, repeat)
+        for backlog in [1_000, 10_000, 100_000][: bench.size(3, 1)]:
+            await _with_backlog(bench, backlog, repeat)
+        for processes in [1, 2, 4, 8][: bench.size(4, 2)]:
+            await _with_processes(bench, processes, repeat)
+        for slots in [10, 100, 1_000][: bench.size(3, 2)]:
+            await _with_slots(bench, slots, repeat)
+        for payload_bytes in [100, 1_000, 10_000, 100_000][: bench.size(4, 2)]:
+            await _with_payloads(bench, payload_bytes, repeat)
+
+
+async def _with_finished(bench: Bench, finished: int, repeat: int) -> None:
+    count = bench.size(5_000, 500)
+    async with bench.database.fresh() as name:
+        async with bare_store(bench.database, name, driver=DRIVER) as store:
+            await _fill(store, finished)
+            with bench.case(f"{finished} finished: queries", repeat=repeat) as line:
+                line |= await _queries(store, name)
+            await store.jobs.delete_many({"status": {"$ne": Status.COMPLETED.value}})
+            with bench.case(f"{finished} finished: bare", repeat=repeat) as line:
+                with Stopwatch(bench.database.pid) as watch:
+                    await drive(store, documents(count, now=ServerClock().now()))
+                line |= watch.per(count)
+        with bench.case(f"{finished} finished: engine", repeat=repeat) as line:
+            line |= await _through_started_engine(bench, name, count)
+            await audit_database(bench.database.uri, name, completed=finished + 2 * count)
+
+
+async def _fill(store: Store, finished: int) -> None:
+    """So many jobs that are finished, and some that wait, to be looked at and claimed."""
+    for start in range(0, finished, BATCH):
+        batch = finished_documents(min(BATCH, finished - start), now=ServerClock().now())
+        await store.jobs.insert_many(batch, ordered=False)
+    await store.jobs.insert_many(documents(2 * CLAIMED, now=ServerClock().now()), ordered=False)
+
+
+async def _through_started_engine(bench: Bench, name: str, count: int) -> dict[str, Any]:
+    noops, began = NoOps(count), time.perf_counter()
+    settings = bench_settings(bench.database, name, driver=DRIVER)
+    async with running_engine(settings, noops.registry, workers=True) as engine:
+        started = {"start_ms": round(1000 * (time.perf_counter() - began), 1)}
+        figures = await through(bench, engine, noops, enqueue=enqueue_in_bulk, jobs=new_jobs(count))
+        figures |= started | _memory(bench)
+    audit_runs(noops.numbers, jobs=count)
+    return figures
+
+
+async def _queries(store: Store, name: str) -> dict[str, float]:
+    """Milliseconds of each verb, and of the bare query beside it."""
+    repository = MongoJobRepository(store.client, name)
+    await repository.prepare()
+    newest = JobFilter()
+    pending = {"queue": {"$in": ["default"]}, "status": Status.PENDING.value}
+    return {
+        "look_ms": await _ms(lambda: repository.candidates(["default"], after=None, limit=CLAIMED)),
+        "bare_look_ms": await _ms(
+            lambda: store.jobs.find(pending, CANDIDATE_FIELDS, sort=CANDIDATE_ORDER, limit=CLAIMED).to_list(None)
+        ),
+        "claim_ms": await _claim(store, repository),
+        "bare_claim_ms": await _claim(store, None),
+        "list_ms": await _ms(lambda: repository.list(newest, before=None, limit=PAGE, max_bytes=PAGE_BYTES)),
+        "bare_list_ms": await _ms(lambda: store.jobs.find({}, sort=[("seq", -1)], limit=PAGE).to_list(None)),
+        "count_ms": await _ms(repository.count_by_status),
+        "bare_count_ms": await _ms(lambda: _count(store)),
+    }
+
+
+async def _claim(store: Store, repository: MongoJobRepository | None) -> float:
+    """Milliseconds to claim 100 jobs, by the repository or at the least: one update, one read."""
+    found = await store.jobs.find({"status": Status.PENDING.value}, {"_id": 1}, limit=CLAIMED).to_list(None)
+    ids, now = [JobId(document["_id"]) for document in found], ServerClock().now()
+    lease = Lease(id=LeaseId(f"lease-{ids[0]}"), worker_id=WORKER, expires_at=now + LEASE)
+    query = {"_id": {"$in": ids}, "status": Status.PENDING.value}
+    began = time.perf_counter()
+    if repository is not None:
+        await repository.claim(ids, lease, at=now)
+    else:
+        await store.jobs.update_many(query, moves.claim(lease, at=now), **store.by_id)
+        await store.jobs.find({"_id": {"$in": ids}, "lease.id": lease.id}, **store.by_id).to_list(None)
+    took = time.perf_counter() - began
+    assert await store.jobs.count_documents({"_id": {"$in": ids}, "lease.id": lease.id}) == CLAIMED
+    return round(1000 * took, 2)
+
+
+async def _count(store: Store) -> None:
+    cursor = await store.jobs.aggregate([{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
+    await cursor.to_list(None)
+
+
+async def _ms(call: Callable[[], Awaitable[Any]], *, times: int = 5) -> float:
+    """Milliseconds of the quickest of some calls."""
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        await call()
+        took.append(time.perf_counter() - began)
+    return round(1000 * min(took), 2)
+
+
+async def _with_backlog(bench: Bench, backlog: int, repeat: int) -> None:
+    """Start on so many waiting jobs, and run the first of them."""
+    count = min(backlog, bench.size(5_000, 500))
+    async with bench.database.fresh() as name:
+        settings = bench_settings(bench.database, name, driver=DRIVER)
+        await store_jobs(settings, backlog)
+        noops = NoOps(count)
+        with bench.case(f"backlog of {backlog}", repeat=repeat) as line:
+            began = time.perf_counter()
+            async with running_engine(settings, noops.registry, workers=True):
+                line["start_ms"] = round(1000 * (time.perf_counter() - began), 1)
+                with Stopwatch(bench.database.pid) as watch:
+                    await noops.all_ran.wait()
+            line |= {**watch.per(count), **_memory(bench)}
+            await audit_database(bench.database.uri, name, completed=len(set(noops.numbers)), waiting=True)
+
+
+async def _with_processes(bench: Bench, processes: int, repeat: int) -> None:
+    """So many worker processes on one backlog; the rate is that from the first run to the last."""
+    count = bench.size(9_000, 1_000)
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
+        witness = Witness(Path(folder), "growth")
+        os.environ[VARIABLE] = str(witness.path)
+        async with bench.database.fresh() as name:
+            await store_jobs(bench_settings(bench.database, name, driver=DRIVER), count)
+            with bench.case(f"worker processes: {processes}", repeat=repeat) as line:
+                async with several_workers(processes, bench.database, name, workers=100):
+                    await witness.wait(count, seconds=PATIENCE_SECONDS)
+                times = [run.ran_at for run in witness.runs()]
+                line |= {"jobs": count, "per_second": round(count / (max(times) - min(times)), 1)}
+                audit_runs((run.number for run in witness.runs()), jobs=count)
+                await audit_database(bench.database.uri, name, completed=count)
+
+
+async def _with_slots(bench: Bench, slots: int, repeat: int) -> None:
+    count = bench.size(5_000, 500)
+    await _through_engine(bench, f"{slots} slots", count, repeat=repeat, workers=slots)
+
+
+async def _with_payloads(bench: Bench, payload_bytes: int, repeat: int) -> None:
+    count = min(bench.size(5_000, 500), max(200, 50_000_000 // payload_bytes))
+    text = "x" * payload_bytes
+    async with bench.database.fresh() as name, bare_store(bench.database, name, driver=DRIVER) as store:
+        ready = documents(count, now=ServerClock().now(), text=text)
+        with bench.case(f"{payload_bytes} B payloads: bare", repeat=repeat) as line:
+            with Stopwatch(bench.database.pid) as watch:
+                await drive(store, ready)
+            line |= watch.per(count)
+    await _through_engine(bench, f"{payload_bytes} B payloads: engine", count, repeat=repeat, text=text)
+
+
+async def _through_engine(
+    bench: Bench, case: str, count: int, *, repeat: int, text: str | None = None, **settings: Any
+) -> None:
+    jobs = new_jobs(count, text=text)
+    async with bench.database.fresh() as name:
+        noops = NoOps(count)
+        wanted = bench_settings(bench.database, name, driver=DRIVER, **settings)
+        with bench.case(case, repeat=repeat) as line:
+            async with running_engine(wanted, noops.registry, workers=True) as engine:
+                line |= await through(bench, engine, noops, enqueue=enqueue_in_bulk, jobs=jobs)
+            await audit(bench, name, noops, count)
+
+
+def _memory(bench: Bench) -> dict[str, float]:
+    server = {} if bench.database.pid is None else {"server_mb": resident_mb(bench.database.pid)}
+    return {"process_mb": resident_mb(os.getpid()), **server}

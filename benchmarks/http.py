@@ -1,0 +1,126 @@
+"""HTTP: what the service answers a second, as a share of a bare aiohttp handler under the same load.
+
+The bare handler parses and validates the same body and answers the same bytes; for `GET` it makes the one find that
+must be made. Both are one process on uvloop. `server_cpu_us` is the CPU of that process for each request, which holds
+when load generator, server and database share too few cores; `database_cpu_us` is that of the database.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+
+from benchmarks.audit import AuditFailed
+from benchmarks.bench import Bench
+from benchmarks.load import Answered, Load, generator, put_load
+from benchmarks.machine import process_cpu_seconds
+from benchmarks.processes import Process, free_port, jobqueue_process, python_process
+from benchmarks.results import Line
+from benchmarks.workload import BATCH
+
+BODY = {"type": "noop", "payload": {"n": 123456, "text": "a payload of some fifty characters, as many have"}}
+BULKS_IN_FLIGHT = 4
+IDS = 1_000
+
+JOBS_OF = {"POST /jobs": 1, "POST /jobs/bulk": BATCH, "bare POST and insert_one": 1}
+"""How many documents one answer stands for."""
+
+SINGLE = Load("POST", ["/jobs"], json.dumps(BODY))
+BULK = Load("POST", ["/jobs/bulk"], json.dumps([BODY] * BATCH), connections=BULKS_IN_FLIGHT)
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The service and the bare handlers, on the same database."""
+
+    service: Process
+    bare: Process
+    database_pid: int
+    jobs: AsyncCollection[dict[str, Any]]
+
+
+async def run(bench: Bench) -> None:
+    """In turns: each request of the service, then what it is compared with. A fresh database for each round."""
+    seconds = float(bench.size(8, 4))
+    for repeat in bench.rounds():
+        async with _servers(bench) as servers:
+            show = Load("GET", await _paths_of_jobs(servers.service))
+            for case, process, load in (
+                ("POST /jobs", servers.service, SINGLE),
+                ("bare POST", servers.bare, SINGLE),
+                ("bare POST and insert_one", servers.bare, Load("POST", ["/stored"], SINGLE.body)),
+                ("GET /jobs/{id}", servers.service, show),
+                ("bare GET and find_one", servers.bare, show),
+                ("bare GET", servers.bare, Load("GET", ["/nothing"])),
+                ("POST /jobs/bulk", servers.service, BULK),
+            ):
+                await _measure(bench, case, servers, process, load, seconds=seconds, repeat=repeat)
+
+
+async def _measure(
+    bench: Bench, case: str, servers: Servers, process: Process, load: Load, *, seconds: float, repeat: int
+) -> None:
+    await put_load(process.url, load, seconds=min(2.0, seconds))  # connections, caches, the first queue
+    with bench.case(case, repeat=repeat) as line:
+        stored = await servers.jobs.count_documents({})
+        cpu, database_cpu = process_cpu_seconds(process.pid), process_cpu_seconds(servers.database_pid)
+        answered = await put_load(process.url, load, seconds=seconds)
+        cpu = process_cpu_seconds(process.pid) - cpu
+        database_cpu = process_cpu_seconds(servers.database_pid) - database_cpu
+        stored = await servers.jobs.count_documents({}) - stored
+        line |= {
+            "per_second": round(answered.requests / answered.seconds, 1),
+            "server_cpu_us": round(1e6 * cpu / answered.requests, 1),
+            "database_cpu_us": round(1e6 * database_cpu / answered.requests, 1),
+            "failed": answered.failed,
+            "p50_ms": answered.p50_ms,
+            "p99_ms": answered.p99_ms,
+            "generator": generator(),
+        }
+        _audit(case, answered, stored, line)
+
+
+def _audit(case: str, answered: Answered, stored: int, line: Line) -> None:
+    """Raises `AuditFailed` when less was stored than was answered; what was in flight at the end may be more."""
+    jobs = answered.requests * JOBS_OF.get(case, 0)
+    if case == "POST /jobs/bulk":
+        line["jobs_per_second"] = round(jobs / answered.seconds, 1)
+    if answered.failed or stored < jobs:
+        raise AuditFailed(f"{case}: {answered.failed} failed, {stored} of {jobs} jobs stored")
+
+
+@asynccontextmanager
+async def _servers(bench: Bench) -> AsyncIterator[Servers]:
+    async with AsyncExitStack() as stack:
+        name = await stack.enter_async_context(bench.database.fresh())
+        service = await stack.enter_async_context(jobqueue_process("api", bench.database, name))
+        answer = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "answer.json"
+        answer.write_bytes(await _answer_of(service))
+        port = free_port()
+        program = [sys.executable, "-m", "benchmarks.bare_http", str(port), bench.database.uri, name, str(answer)]
+        bare = await stack.enter_async_context(python_process(program, port=port, environment={}))
+        client = await stack.enter_async_context(AsyncMongoClient[dict[str, Any]](bench.database.uri))
+        yield Servers(service, bare, bench.database.pid or 0, client[name].jobs)
+
+
+async def _answer_of(service: Process) -> bytes:
+    async with aiohttp.ClientSession(service.url) as http, http.post("/jobs", json=BODY) as answer:
+        answer.raise_for_status()
+        return await answer.read()
+
+
+async def _paths_of_jobs(service: Process) -> list[str]:
+    async with aiohttp.ClientSession(service.url) as http:
+        async with http.post("/jobs/bulk", json=[BODY] * IDS) as answer:
+            items = (await answer.json())["items"]
+        return [f"/jobs/{item['id']}" for item in items]

@@ -1,0 +1,43 @@
+"""Tables and figures as the report writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+MISSING = "-"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table; the first column is text, the others are figures."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def figure(value: float | None) -> str:
+    """Three digits or so: more than that no such measurement has."""
+    if value is None:
+        return MISSING
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def share(value: float | None) -> str:
+    """A ratio as a percentage."""
+    return MISSING if value is None else f"{100 * value:.0f} %"
+
+
+def verdict(value: float | None, *, least: float, of: str) -> str:
+    """Whether a goal is reached, in words."""
+    if value is None:
+        return f"- {of}: not measured; the goal is {share(least)}."
+    word = "reached" if value >= least else "**missed**"
+    return f"- {of}: {share(value)}; the goal of {share(least)} is {word}."
+
+
+def verdict_at_most(value: float | None, *, most: float, of: str, unit: str = "") -> str:
+    """The same for what is to be small."""
+    if value is None:
+        return f"- {of}: not measured; the goal is at most {figure(most)}{unit}."
+    word = "reached" if value <= most else "**missed**"
+    return f"- {of}: {figure(value)}{unit}; the goal of at most {figure(most)}{unit} is {word}."

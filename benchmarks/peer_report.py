@@ -1,0 +1,113 @@
+"""The section about other job queues: the table, the goals, and where a peer wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from benchmarks.markdown import figure, table
+from benchmarks.results import Benchmark, Case
+
+OURS = "jobqueue"
+END_TO_END = "end_to_end_per_second"
+COLUMNS: Mapping[str, str] = {
+    "enqueue_one_per_second": "enqueue one/s",
+    "enqueue_many_per_second": "enqueue many/s",
+    "drain_per_second": "drain/s",
+    "settled_per_second": "settled/s",
+    END_TO_END: "end to end/s",
+    "pickup_p50_ms": "pick-up p50 ms",
+    "pickup_p95_ms": "p95",
+    "pickup_p99_ms": "p99",
+}
+
+
+def peers_section(found: Benchmark) -> str:
+    """Every peer that could be measured, and what became of the others."""
+    measured = {name: case for name, case in found.cases.items() if case.median(END_TO_END) is not None}
+    head = ["peer", "version", "on", "durable", "runs at once", *COLUMNS.values(), "lost, doubled"]
+    parts = [
+        "## Other job queues",
+        table(head, (_row(name, case) for name, case in measured.items())),
+        "\n".join(f"- {name}: not measured: {reason}" for name, reason in _unmeasured(found)),
+        "\n".join(_goals(measured)),
+        "\n".join(_wins(measured)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a case is this project."""
+    return name.startswith(OURS)
+
+
+def is_durable(case: Case) -> bool:
+    """Whether what was acknowledged survives a crash of server and worker."""
+    return bool(case.lines[-1].get("durable")) and bool(case.lines[-1].get("acknowledges"))
+
+
+def best(cases: Mapping[str, Case], *, durable: bool, with_result: bool) -> tuple[str, float] | None:
+    """The quickest peer end to end; durable, or not, and with or without results."""
+    rates = {
+        name: rate
+        for name, case in cases.items()
+        if not is_ours(name) and is_durable(case) is durable and _has_result(case) is with_result
+        if (rate := case.median(END_TO_END)) is not None
+    }
+    return max(rates.items(), key=lambda item: item[1]) if rates else None
+
+
+def _row(name: str, case: Case) -> list[str]:
+    durable = "yes" if is_durable(case) else "no"
+    figures = [figure(case.median(column)) for column in COLUMNS]
+    bad = ", ".join(figure(case.median(each)).removesuffix(".00") for each in ("lost", "doubled"))
+    return [name, case.text("version"), case.text("backend"), durable, case.text("concurrency"), *figures, bad]
+
+
+def _unmeasured(found: Benchmark) -> Iterator[tuple[str, str]]:
+    for name, case in found.cases.items():
+        if reason := case.text("not_measured"):
+            yield name, reason
+
+
+def _goals(measured: Mapping[str, Case]) -> Iterator[str]:
+    for with_result, ours in ((False, OURS), (True, f"{OURS} (results)")):
+        mine = measured[ours].median(END_TO_END) if ours in measured else None
+        if mine is None:
+            continue
+        for durable, least in ((True, 2.0), (False, 1.0)):
+            peer = best(measured, durable=durable, with_result=with_result)
+            kind = "durable" if durable else "non-durable"
+            if peer is None:
+                yield f"- {ours}: no {kind} peer was measured beside it."
+                continue
+            times = mine / peer[1]
+            word = "reached" if times >= least else "**missed**"
+            yield (
+                f"- {ours} end to end, {figure(mine)}/s, is {figure(times)} times the best {kind} peer"
+                f" ({peer[0]}, {figure(peer[1])}/s); the goal of {figure(least)} times is {word}."
+            )
+
+
+def _wins(measured: Mapping[str, Case]) -> Iterator[str]:
+    """In words, for each column, who is ahead of this project."""
+    for with_result, ours in ((False, OURS), (True, f"{OURS} (results)")):
+        if ours not in measured:
+            continue
+        for column, title in COLUMNS.items():
+            ahead = sorted(_ahead(measured, measured[ours], column, with_result=with_result))
+            if ahead:
+                yield f"- Ahead of {ours} in {title}: {', '.join(ahead)}."
+
+
+def _ahead(measured: Mapping[str, Case], ours: Case, column: str, *, with_result: bool) -> Iterator[str]:
+    mine = ours.median(column)
+    for name, case in measured.items():
+        value = case.median(column)
+        if is_ours(name) or _has_result(case) is not with_result or mine is None or value is None:
+            continue
+        if value < mine if column.endswith("_ms") else value > mine:
+            yield f"{name} ({figure(value)} to {figure(mine)})"
+
+
+def _has_result(case: Case) -> bool:
+    return bool(case.lines[-1].get("with_result"))

@@ -1,0 +1,113 @@
+"""Processes that are measured: the product's own commands, as a user starts them, and others of this package."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.database import Database
+from benchmarks.engines import MOST_PENDING
+
+ROOT = Path(__file__).parents[1]
+TASKS = "benchmarks.tasks"
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+
+Command = Literal["serve", "api", "worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that listens."""
+
+    pid: int
+    url: str
+
+
+@asynccontextmanager
+async def jobqueue_process(
+    command: Command, database: Database, name: str, **settings: object
+) -> AsyncIterator[Process]:
+    """`jobqueue serve`, `api` or `worker` on this database, up; stopped by SIGTERM afterwards."""
+    port = free_port()
+    wanted = {
+        "mongodb_uri": database.uri,
+        "database": name,
+        "log_level": "WARNING",
+        "log_format": "json",
+        "port": port,
+        "max_pending": MOST_PENDING,
+        **settings,
+    }
+    tasks = [] if command == "api" else ["--tasks", TASKS]
+    environment = {f"JOBQUEUE_{key.upper()}": str(value) for key, value in wanted.items()}
+    program = [sys.executable, str(ROOT / "cmd" / "jobqueue"), command, *tasks]
+    async with python_process(program, port=port, environment=environment) as process:
+        yield process
+
+
+@asynccontextmanager
+async def python_process(
+    program: Sequence[str], *, port: int | None, environment: Mapping[str, str]
+) -> AsyncIterator[Process]:
+    """This program, once it takes connections on this port, if it is to; stopped by SIGTERM afterwards."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("JOBQUEUE_")}
+    kept = {key: value for key, value in os.environ.items() if key.startswith("JOBQUEUE_BENCH_")}
+    child = await asyncio.create_subprocess_exec(
+        *program, cwd=ROOT, env={**clean, **kept, **environment}, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        if port is not None:
+            await _wait_for_connections(child, port)
+        yield Process(child.pid, f"http://127.0.0.1:{port}")
+    finally:
+        await _stop(child)
+
+
+@asynccontextmanager
+async def several_workers(count: int, database: Database, name: str, **settings: object) -> AsyncIterator[None]:
+    """So many worker processes, all up."""
+    async with AsyncExitStack() as stack:
+        starting = [jobqueue_process("worker", database, name, **settings) for _ in range(count)]
+        for process in starting:
+            await stack.enter_async_context(process)
+        yield
+
+
+def free_port() -> int:
+    """A port that nobody uses just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def _wait_for_connections(child: asyncio.subprocess.Process, port: int) -> None:
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                if child.returncode is not None:
+                    raise RuntimeError(f"the process ended at once, with {child.returncode}") from None
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+
+
+async def _stop(child: asyncio.subprocess.Process) -> None:
+    if child.returncode is None:
+        child.terminate()
+    try:
+        await asyncio.wait_for(child.wait(), STOP_SECONDS)
+    except TimeoutError:
+        child.kill()
+        await child.wait()

@@ -1,0 +1,210 @@
+"""`docs/benchmarks.md` and its plots, made of a results file alone: medians over the repeats of each one's last run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks import caveats
+from benchmarks.markdown import figure, share, table, verdict, verdict_at_most
+from benchmarks.peer_report import peers_section
+from benchmarks.results import Benchmark, read_results
+
+DRIVERS = ("pymongo", "motor")
+
+TITLE = """\
+# Benchmarks
+
+How fast, beside what it could be at most, and beside others. Made by `python -m benchmarks report` of
+[results.jsonl](benchmarks/results.jsonl), which has every single figure; here are medians over the repeats. What is
+compared ran in turns, in one run, on one machine; compare nothing across machines. Every figure of a run belongs to
+jobs of which an audit found that each ran exactly once; a run that fails it writes no figure.
+
+```sh
+pip install -e '.[bench]'
+python -m benchmarks setup                 # the peers, each in an environment of its own (also needs redis, PostgreSQL)
+python -m benchmarks all                   # an hour or so; or one of: ceiling engine latency http growth blocking peers
+python -m benchmarks report
+make bench                                 # the short form: shows that it works, its figures mean little
+```
+
+Server: `JOBQUEUE_BENCH_MONGODB_URI`, else the embedded one; the table says which. Rates are per second, CPU is
+microseconds for each job or request."""
+
+
+def write(results: Path, folder: Path) -> None:
+    """Write the page, and the plots beside it. Needs matplotlib."""
+    from benchmarks import plots
+
+    found = read_results(results)
+    pictures = folder / "benchmarks"
+    pictures.mkdir(parents=True, exist_ok=True)
+    drawn = plots.draw(found, pictures)
+    (folder / "benchmarks.md").write_text(render(found, drawn))
+
+
+def render(found: Mapping[str, Benchmark], pictures: Mapping[str, str] = {}) -> str:
+    """The page. `pictures` names the plot of a section, by the benchmark's name."""
+    parts = [TITLE, machine_section(found)]
+    for name, section in SECTIONS.items():
+        if name in found:
+            picture = [f"![{name}](benchmarks/{pictures[name]})"] if name in pictures else []
+            parts += [section(found[name]), *picture, inspect.cleandoc(caveats.OF[name])]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine_section(found: Mapping[str, Benchmark]) -> str:
+    """What the figures depend on beside the code."""
+    rows = []
+    for name, each in found.items():
+        known = each.environment
+        form = "short" if known.get("short") else f"{known.get('repeats', '?')} rounds"
+        commit = f"`{known.get('commit') or '?'}`"
+        conditions = [figure(each.worst("load_after")), f"{figure(each.worst('steal_pct'))} %"]
+        rows.append([name, form, str(known.get("server", "")), commit, figure(known.get("fsync_ms")), *conditions])
+    head = ["benchmark", "form", "server", "commit", "fsync ms", "highest load", "highest steal"]
+    return f"## The machine\n\n{_described(found)}\n\n{table(head, rows)}"
+
+
+def _described(found: Mapping[str, Benchmark]) -> str:
+    known = next((each.environment for each in found.values()), {})
+    packages = ", ".join(f"{name} {version}" for name, version in known.get("packages", {}).items())
+    return (
+        f"{known.get('cpu', '?')}, {known.get('cores', '?')} cores, {known.get('memory_gb', '?')} GB,"
+        f" {known.get('system', '?')}; Python {known.get('python', '?')}; {packages}."
+        f" Durability: {known.get('durability', '?')}."
+    )
+
+
+def engine_section(found: Benchmark) -> str:
+    """The engine as a share of the ceiling."""
+    rows = []
+    for driver in DRIVERS:
+        base = f"ceiling pipelined, {driver}"
+        for case in (base, f"bulk, {driver}", f"one by one, {driver}", f"drain, {driver}"):
+            figures = [found.median(case, name) for name in ("per_second", "cpu_us", "server_cpu_us")]
+            rows.append([case, *map(figure, figures), share(found.ratio(case, base))])
+    goals = [
+        goal
+        for driver in DRIVERS
+        for goal in (
+            verdict(
+                found.ratio(f"bulk, {driver}", f"ceiling pipelined, {driver}"),
+                least=0.7,
+                of=f"Bulk as a share of the pipelined ceiling, {driver}",
+            ),
+            verdict(
+                found.ratio(f"one by one, {driver}", f"bulk, {driver}"),
+                least=0.5,
+                of=f"One by one (1,000 callers, group commit alone) as a share of bulk, {driver}",
+            ),
+        )
+    ]
+    head = ["case", "jobs/s", "client CPU", "server CPU", "of the ceiling"]
+    return "## The engine and its ceiling\n\n" + table(head, rows) + "\n\n" + "\n".join(goals)
+
+
+def ceiling_section(found: Benchmark) -> str:
+    """The bare driver calls by themselves."""
+    rows = [
+        [name, *(figure(case.median(each)) for each in ("per_second", "cpu_us", "server_cpu_us"))]
+        for name, case in found.cases.items()
+    ]
+    return "## Bare driver calls\n\n" + table(["case", "jobs/s", "client CPU", "server CPU"], rows)
+
+
+def http_section(found: Benchmark) -> str:
+    """Requests, beside the bare handler that each is compared with."""
+    bases = {"POST /jobs": "bare POST", "GET /jobs/{id}": "bare GET and find_one"}
+    rows = []
+    for name, case in found.cases.items():
+        base = bases.get(name, "")
+        figures = ("per_second", "server_cpu_us", "database_cpu_us", "p50_ms", "p99_ms")
+        shares = [share(found.ratio(name, base)), share(_inverse(found.ratio(name, base, "server_cpu_us")))]
+        rows.append([name, *(figure(case.median(each)) for each in figures), *shares])
+    post, get = (found.ratio(name, base) for name, base in bases.items())
+    post_cpu = _inverse(found.ratio("POST /jobs", "bare POST", "server_cpu_us"))
+    bulk, single = found.median("POST /jobs/bulk", "jobs_per_second"), found.median("POST /jobs", "per_second")
+    goals = [
+        verdict(post, least=0.5, of="`POST /jobs` as a share of the bare handler, in requests"),
+        verdict(post_cpu, least=0.7, of="the same in CPU of the server"),
+        verdict(get, least=0.9, of="`GET /jobs/{id}` as a share of the bare handler with one find"),
+        verdict(bulk / single if bulk and single else None, least=5, of="Jobs by `POST /jobs/bulk`, beside one by one"),
+    ]
+    head = ["request", "requests/s", "server CPU", "database CPU", "p50 ms", "p99 ms", "of bare", "of bare, CPU"]
+    return "## HTTP\n\n" + table(head, rows) + "\n\n" + "\n".join(goals)
+
+
+def latency_section(found: Benchmark) -> str:
+    """From the enqueue to the start of the task."""
+    base = "bare insert and claim"
+    rows = [
+        [name, *(figure(case.median(each)) for each in ("p50_ms", "p95_ms", "p99_ms"))]
+        for name, case in found.cases.items()
+    ]
+    goals = [
+        verdict_at_most(found.ratio("local", base, "p50_ms"), most=1.5, of="Local, beside the bare calls"),
+        verdict_at_most(
+            found.median("across processes, polling", "p99_ms"), most=1_000, of="Across processes, polling", unit=" ms"
+        ),
+    ]
+    head = ["from enqueue to start", "p50 ms", "p95 ms", "p99 ms"]
+    return "## Latency when idle\n\n" + table(head, rows) + "\n\n" + "\n".join(goals)
+
+
+def growth_section(found: Benchmark) -> str:
+    """What grows with what."""
+    parts = ["## Growth", _queries_table(found), _throughput_table(found)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _queries_table(found: Benchmark) -> str:
+    verbs = ("look", "claim", "list", "count")
+    rows = [
+        [name.removesuffix(": queries"), *(_pair(found, name, f"{verb}_ms", f"bare_{verb}_ms") for verb in verbs)]
+        for name in found.cases
+        if name.endswith(": queries")
+    ]
+    head = ["milliseconds, ours / bare", "look for 100", "claim 100", "list 50", "count by state"]
+    return table(head, rows)
+
+
+def _throughput_table(found: Benchmark) -> str:
+    rows = []
+    for name, case in found.cases.items():
+        if not name.endswith((": queries", ": bare")):
+            base = name.removesuffix(": engine") + ": bare"
+            figures = ("per_second", "cpu_us", "start_ms", "process_mb", "server_mb")
+            shares = [figure(found.median(base, "per_second")), share(found.ratio(name, base))]
+            rows.append([name, *(figure(case.median(each)) for each in figures), *shares])
+    head = ["case", "jobs/s", "client CPU", "start ms", "process MB", "server MB", "bare calls/s", "of bare"]
+    return table(head, rows)
+
+
+def blocking_section(found: Benchmark) -> str:
+    """HTTP and leases while tasks keep a core busy."""
+    figures = ("p50_ms", "p99_ms", "worst_ms", "least_lease_seconds")
+    rows = [[name, *(figure(case.median(each)) for each in figures)] for name, case in found.cases.items()]
+    head = ["two busy tasks run", "/livez p50 ms", "p99 ms", "worst ms", "least left of a lease of 3 s"]
+    return "## Tasks that keep a core busy\n\n" + table(head, rows)
+
+
+def _pair(found: Benchmark, case: str, ours: str, bare: str) -> str:
+    return f"{figure(found.median(case, ours))} / {figure(found.median(case, bare))}"
+
+
+def _inverse(value: float | None) -> float | None:
+    return 1 / value if value else None
+
+
+SECTIONS: Mapping[str, Callable[[Benchmark], str]] = {
+    "engine": engine_section,
+    "ceiling": ceiling_section,
+    "peers": peers_section,
+    "http": http_section,
+    "latency": latency_section,
+    "growth": growth_section,
+    "blocking": blocking_section,
+}
+"""In the order of the page."""

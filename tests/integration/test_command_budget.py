@@ -1,0 +1,136 @@
+"""What jobs cost the database, in commands. Clocks are noisy; this fails when the engine begins to send crumbs.
+
+Only what is about the jobs that were brought is counted: the writes, which nothing else makes here, and the reads of
+what was claimed. What an idle process costs is held by `test_idle.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+
+import pytest
+from commands import LISTENER, Command
+from pydantic import SecretStr
+
+from jobqueue.app import Engine
+from jobqueue.job import Job
+from jobqueue.service import JobService, NewJob
+from jobqueue.settings import Settings
+from jobqueue.tasks import Registry
+
+JOBS = 1_000
+SLOTS = 200
+AT_LEAST = JOBS // SLOTS
+"""Claims that so many slots need."""
+
+
+class Enqueued:
+    """An engine whose task says when so many jobs have run."""
+
+    def __init__(self, expected: int) -> None:
+        self.registry = Registry()
+        self.registry.task("noop")(self._run)
+        self.all_ran = asyncio.Event()
+        self._left = expected
+
+    async def _run(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self.all_ran.set()
+
+
+class Budget:
+    """What was sent, sorted by what it is for."""
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        jobs = [command for command in commands if command.collection == "jobs"]
+        updates = [command for command in jobs if command.name == "update"]
+        self.inserts = sum(command.name == "insert" for command in jobs)
+        self.claims = sum("status" in command.filters[0] for command in updates)
+        self.outcomes = sum("lease.id" in command.filters[0] for command in updates)
+        self.reads = sum(command.name == "find" and "lease.id" in command.filters[0] for command in jobs)
+        self.signals = sum(command.name == "update" and command.collection == "signals" for command in commands)
+        self.other_writes = len(updates) - self.claims - self.outcomes
+
+    def __repr__(self) -> str:
+        return str(vars(self))
+
+
+@pytest.fixture
+def settings(server_uri: str, database_name: str) -> Settings:
+    return Settings(
+        mongodb_uri=SecretStr(server_uri), database=database_name, workers=SLOTS, queue_size=2 * JOBS, lease_seconds=600
+    )
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def start(settings: Settings, stack: AsyncExitStack, enqueued: Enqueued) -> Engine:
+    assert settings.mongodb_uri is not None
+    uri = settings.mongodb_uri.get_secret_value()
+    return await Engine.start(settings, stack, registry=enqueued.registry, mongodb_uri=uri, workers=True)
+
+
+async def finish(engine: Engine, enqueued: Enqueued) -> None:
+    """Until every outcome is acknowledged."""
+    await asyncio.wait_for(enqueued.all_ran.wait(), 60)
+    await engine.drain(30)
+
+
+async def one_by_one(service: JobService) -> None:
+    await asyncio.gather(*(service.enqueue(NewJob(type="noop")) for _ in range(JOBS)))
+
+
+async def test_a_thousand_jobs_in_bulk_cost_tens_of_commands(settings: Settings, stack: AsyncExitStack) -> None:
+    enqueued = Enqueued(JOBS)
+    engine = await start(settings, stack, enqueued)
+
+    with LISTENER.listening() as commands:
+        answers = await engine.service.enqueue_many([NewJob(type="noop") for _ in range(JOBS)])
+        await finish(engine, enqueued)
+
+    budget = Budget(commands)
+    assert all(isinstance(answer, Job) for answer in answers)
+    assert budget.inserts == 1, budget
+    assert AT_LEAST <= budget.claims <= 4 * AT_LEAST, budget
+    assert budget.reads == budget.claims, budget
+    assert budget.outcomes <= 6 * AT_LEAST, budget
+    assert budget.other_writes == 0, budget
+
+
+async def test_a_thousand_callers_at_once_share_a_few_inserts(settings: Settings, stack: AsyncExitStack) -> None:
+    enqueued = Enqueued(JOBS)
+    engine = await start(settings, stack, enqueued)
+    await engine.service.queues()
+
+    with LISTENER.listening() as commands:
+        await one_by_one(engine.service)
+        await finish(engine, enqueued)
+
+    budget = Budget(commands)
+    assert budget.inserts <= 10, budget
+    assert budget.claims <= 6 * AT_LEAST, budget
+    assert budget.outcomes <= 8 * AT_LEAST, budget
+
+
+async def test_one_job_alone_costs_one_insert_one_claim_and_one_outcome(
+    settings: Settings, stack: AsyncExitStack
+) -> None:
+    enqueued = Enqueued(1)
+    engine = await start(settings, stack, enqueued)
+
+    with LISTENER.listening() as commands:
+        await engine.service.enqueue(NewJob(type="noop"))
+        await finish(engine, enqueued)
+
+    budget = Budget(commands)
+    assert (budget.inserts, budget.claims, budget.outcomes) == (1, 1, 1), budget
+    assert budget.reads <= 1, budget  # none where the claim itself answers with the document
+    assert budget.signals <= 1, budget  # the queue's document, before its first job
+    assert budget.other_writes == 0, budget
