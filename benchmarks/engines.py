@@ -18,8 +18,8 @@ from jobqueue.app import Engine
 from jobqueue.clock import ServerClock
 from jobqueue.driver import connect, lease_store
 from jobqueue.job import JsonValue
-from jobqueue.prometheus import PrometheusMetrics
 from jobqueue.mongo import MongoJobRepository
+from jobqueue.prometheus import PrometheusMetrics
 from jobqueue.repository import Features
 from jobqueue.settings import Settings
 from jobqueue.tasks import Registry

@@ -1,4 +1,4 @@
-"""Load over HTTP: by wrk (in C, a tenth of the CPU of what it asks) where it is installed, else by aiohttp.
+"""Load over HTTP: by wrk (in C) where it is installed, else by aiohttp, whose own work then weighs more.
 
 A load generator, the server and the database share the cores: compare within one generator only, and look at the
 server's own CPU for each request.

@@ -16,8 +16,8 @@ COLUMNS: Mapping[str, str] = {
     "settled_per_second": "settled/s",
     END_TO_END: "end to end/s",
     "pickup_p50_ms": "pick-up p50 ms",
-    "pickup_p95_ms": "p95",
-    "pickup_p99_ms": "p99",
+    "pickup_p95_ms": "pick-up p95 ms",
+    "pickup_p99_ms": "pick-up p99 ms",
 }
 
 

@@ -194,10 +194,11 @@ class Dramatiq(Peer):
 
 
 class Celery(Peer):
-    """With eight threads in one process; its default, a child process for each core, is no single process."""
+    """Eight threads in one process; its default, a child process for each core, is no single process. Acknowledges
+    before the run, as it does by default: a crash of the worker loses what runs."""
 
     packages = ("celery", "kombu", "redis")
-    concurrency, unit = 8, "threads"
+    concurrency, unit, acknowledges = 8, "threads", False
     pool = "threads"
 
     def _app(self) -> Any:

@@ -1,0 +1,144 @@
+"""The report of the benchmarks, made of a small results file: medians, ratios of what ran side by side, who wins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import plots
+from benchmarks.report import render, write
+from benchmarks.results import Results, read_results
+
+BASE = "ceiling pipelined, pymongo"
+
+
+def line(benchmark: str, case: str, *, run: str = "new", repeat: int = 0, **figures: Any) -> dict[str, Any]:
+    return {"run": run, "benchmark": benchmark, "case": case, "repeat": repeat, **figures}
+
+
+def peer(case: str, rate: float, *, durable: bool = True, **more: Any) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "end_to_end_per_second": rate,
+        "durable": durable,
+        "acknowledges": True,
+        "with_result": False,
+    }
+    return line("peers", case, **known, lost=0, doubled=0, version="1", backend="some server", **more)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results.jsonl"
+
+
+def put(path: Path, *lines: dict[str, Any]) -> None:
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+
+
+def test_only_the_last_run_of_a_benchmark_counts(results: Path) -> None:
+    put(results, line("engine", BASE, run="old", per_second=1), line("engine", BASE, per_second=5))
+
+    assert read_results(results)["engine"].median(BASE, "per_second") == 5
+
+
+def test_a_ratio_is_the_middle_of_the_ratios_within_each_round(results: Path) -> None:
+    """Medians of 100, 200, 400 and 50, 180, 100 would say 0.5; side by side it was 0.5, 0.9, 0.25."""
+    bases = [line("engine", BASE, repeat=turn, per_second=rate) for turn, rate in enumerate([100, 200, 400])]
+    ours = [line("engine", "bulk, pymongo", repeat=turn, per_second=rate) for turn, rate in enumerate([50, 180, 100])]
+    put(results, *bases, *ours)
+
+    assert read_results(results)["engine"].ratio("bulk, pymongo", BASE) == 0.5
+
+
+def test_a_ratio_leaves_out_rounds_in_which_one_of_both_is_missing(results: Path) -> None:
+    put(
+        results,
+        line("engine", BASE, repeat=0, per_second=100),
+        line("engine", BASE, repeat=1, per_second=100),
+        line("engine", "bulk, pymongo", repeat=1, per_second=80),
+    )
+
+    assert read_results(results)["engine"].ratio("bulk, pymongo", BASE) == 0.8
+
+
+def test_goals_are_told_as_reached_or_missed(results: Path) -> None:
+    put(
+        results,
+        line("engine", BASE, per_second=100),
+        line("engine", "bulk, pymongo", per_second=71),
+        line("engine", "one by one, pymongo", per_second=30),
+    )
+
+    page = render(read_results(results))
+
+    assert "ceiling, pymongo: 71 %; the goal of 70 % is reached." in page
+    assert "share of bulk, pymongo: 42 %; the goal of 50 % is **missed**." in page
+    assert "share of bulk, motor: not measured" in page
+
+
+def test_the_best_durable_peer_is_not_one_that_a_crash_would_lose_jobs_of(results: Path) -> None:
+    put(
+        results,
+        peer("jobqueue", 5_000),
+        peer("oban", 2_000),
+        peer("dramatiq", 9_000, durable=False),
+        {**peer("huey (appendfsync always)", 8_000), "acknowledges": False},
+    )
+
+    page = render(read_results(results))
+
+    assert "2.50 times the best durable peer (oban, 2,000/s); the goal of 2.00 times is reached." in page
+    assert "0.56 times the best non-durable peer (dramatiq, 9,000/s); the goal of 1.00 times is **missed**." in page
+
+
+def test_where_a_peer_wins_the_report_says_so(results: Path) -> None:
+    put(results, peer("jobqueue", 5_000, pickup_p99_ms=9.0), peer("oban", 6_000, pickup_p99_ms=4.0))
+
+    page = render(read_results(results))
+
+    assert "Ahead of jobqueue in end to end/s: oban (6,000 to 5,000)." in page
+    assert "Ahead of jobqueue in pick-up p99 ms: oban (4.00 to 9.00)." in page
+
+
+def test_a_peer_that_could_not_run_is_not_measured_and_never_beaten(results: Path) -> None:
+    put(results, peer("jobqueue", 5_000), line("peers", "oban", not_measured="no Python 3.12"))
+
+    page = render(read_results(results))
+
+    assert "- oban: not measured: no Python 3.12" in page
+    assert "no durable peer was measured beside it" in page
+
+
+def test_a_case_that_fails_leaves_no_figure(results: Path) -> None:
+    def fail() -> None:
+        with Results(results).case("engine", BASE) as figures:
+            figures["per_second"] = 1
+            raise AssertionError("the audit found a job twice")
+
+    with pytest.raises(AssertionError):
+        fail()
+
+    assert not results.exists()
+
+
+def test_the_page_and_its_plots_are_written(results: Path, tmp_path: Path) -> None:
+    put(results, line("engine", BASE, per_second=100), line("engine", "bulk, pymongo", per_second=71))
+
+    write(results, tmp_path)
+
+    assert "![engine](benchmarks/engine.svg)" in (tmp_path / "benchmarks.md").read_text()
+    assert (tmp_path / "benchmarks" / "engine.svg").read_text().startswith("<?xml")
+
+
+def test_equal_figures_make_equal_plots(results: Path, tmp_path: Path) -> None:
+    put(results, line("engine", BASE, per_second=100))
+    drawn = []
+
+    for _ in range(2):
+        plots.draw(read_results(results), tmp_path)
+        drawn.append((tmp_path / "engine.svg").read_bytes())
+
+    assert drawn[0] == drawn[1]
