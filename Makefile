@@ -38,6 +38,10 @@ test: $(READY) node ## run all tests but the long ones; make test ARGS="-k lease
 soak: $(READY) ## run the tests that take long
 	$(PYTHON) -m pytest -m soak --timeout 3600 $(ARGS)
 
+.PHONY: bench
+bench: $(READY) ## run the benchmarks in their short form, to see that they work; make bench ARGS="engine http" chooses
+	$(PYTHON) -m benchmarks $(or $(ARGS),engine latency http) report --short --out build/bench/results.jsonl --report-to build/bench
+
 .PHONY: lint
 lint: $(READY) ## look for mistakes and for code that is out of format
 	$(PYTHON) -m ruff check .

@@ -22,7 +22,7 @@ OF: Mapping[str, str] = {
         What is unfair here, in both directions:
 
         - On Redis as it comes, a crash of the server loses minutes of jobs; these peers do less, and are counted as not
-          durable. `appendfsync always` is what compares with the rest. Huey takes a job off the list before it runs, and
+          durable. `appendfsync always` is what compares with the rest. Huey takes a job off the list before it runs,
           Celery acknowledges it then by default: a crash of the worker loses it, whatever Redis does.
         - The embedded server stands in for MongoDB where no other is given: a beta, with a cost of its own for every
           operation. A real `mongod` replica set has other figures; measure on yours.
