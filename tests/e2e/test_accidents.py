@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from uuid import uuid4
 
 import pytest
-from audit import Audit, assert_clean, finished_jobs
+from audit import DATABASE, Audit, assert_clean, finished_jobs
 from databases import DatabaseProcess
 from fleet import Accidents, Callers, Fleet
 from observers import Witness
+from pymongo import MongoClient
 
 Settings = Callable[..., dict[str, str]]
 SEED = int(os.environ.get("JOBQUEUE_TEST_SEED", time.time_ns() % 1_000_000))
+MONGODB_URI = os.environ.get("JOBQUEUE_TEST_MONGODB_URI")
 LEASE_SECONDS = 2.0
 MANY_ATTEMPTS = {"MAX_RETRIES": "50", "LEASE_SECONDS": str(LEASE_SECONDS)}
 """So that no job runs out of them, however often it is hit."""
@@ -53,19 +56,23 @@ LONG = [
 
 
 async def weather(
-    storm: Storm, settings_for: Settings, database: DatabaseProcess, witness: Witness
+    storm: Storm,
+    env: dict[str, str],
+    database: DatabaseProcess | None,
+    witness: Witness,
 ) -> tuple[Audit, list[str]]:
     """Post jobs and let accidents happen until both are over, then look at what is left."""
+    uri, name = env["JOBQUEUE_MONGODB_URI"], env.get("JOBQUEUE_DATABASE", DATABASE)
     print(f"JOBQUEUE_TEST_SEED={SEED}")
     random, started = Random(SEED), time.monotonic()
-    async with Fleet(settings_for(**MANY_ATTEMPTS), workers=3) as fleet:
+    async with Fleet(env, workers=3) as fleet:
         callers = Callers(fleet.url, Random(SEED + 1), total=storm.jobs, seconds=storm.posting_seconds)
         accidents = Accidents(fleet, database, random, lease_seconds=LEASE_SECONDS)
-        names = [name for _ in range(storm.rounds) for name in accidents.shuffled(list(storm.each_round))]
+        names = [one for _ in range(storm.rounds) for one in accidents.shuffled(list(storm.each_round))]
         async with asyncio.TaskGroup() as group:
             group.create_task(callers.run())
             group.create_task(accidents.happen(names, apart_seconds=storm.apart_seconds))
-        jobs = await finished_jobs(database.uri, callers.accepted, seconds=storm.patience_seconds)
+        jobs = await finished_jobs(uri, callers.accepted, seconds=storm.patience_seconds, name=name)
     audit = Audit(jobs, callers.accepted, callers.in_doubt, witness)
     print(json.dumps({**audit.figures(), "accidents": len(names), "seconds": round(time.monotonic() - started)}))
     return audit, accidents.happened
@@ -75,7 +82,7 @@ async def weather(
 async def test_whatever_dies_every_accepted_job_ends_once_and_is_explained_by_its_attempts(
     storm: Storm, settings_for: Settings, database: DatabaseProcess, witness: Witness
 ) -> None:
-    audit, happened = await weather(storm, settings_for, database, witness)
+    audit, happened = await weather(storm, settings_for(**MANY_ATTEMPTS), database, witness)
 
     assert_clean(audit)
     assert len(happened) == storm.rounds * len(storm.each_round)
@@ -88,7 +95,23 @@ async def test_whatever_dies_every_accepted_job_ends_once_and_is_explained_by_it
 async def test_in_a_long_storm_too(
     storm: Storm, settings_for: Settings, database: DatabaseProcess, witness: Witness
 ) -> None:
-    audit, _ = await weather(storm, settings_for, database, witness)
+    audit, _ = await weather(storm, settings_for(**MANY_ATTEMPTS), database, witness)
+
+    assert_clean(audit)
+    assert audit.repeated > 0
+
+
+@pytest.mark.skipif(MONGODB_URI is None, reason="JOBQUEUE_TEST_MONGODB_URI is not set")
+async def test_on_mongodb_too(settings_for: Settings, witness: Witness) -> None:
+    """Without the accidents of the database, which is not ours to kill."""
+    assert MONGODB_URI is not None
+    name, storm = f"test-{uuid4().hex}", Storm(1_000, 2, ("kill_worker", "freeze_worker", "kill_api"), 0.5, 5, 60)
+    try:
+        env = settings_for(MONGODB_URI=MONGODB_URI, DATABASE=name, **MANY_ATTEMPTS)
+        audit, _ = await weather(storm, env, None, witness)
+    finally:
+        with MongoClient[dict[str, object]](MONGODB_URI) as client:
+            client.drop_database(name)
 
     assert_clean(audit)
     assert audit.repeated > 0

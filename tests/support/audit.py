@@ -90,26 +90,28 @@ class Audit:
             self.problems.append(f"{what}: {str(about)[:600]}")
 
 
-async def finished_jobs(uri: str, accepted: Collection[str], *, seconds: float) -> dict[str, dict[str, Any]]:
+async def finished_jobs(
+    uri: str, accepted: Collection[str], *, seconds: float, name: str = DATABASE
+) -> dict[str, dict[str, Any]]:
     """Wait until nothing waits or runs any more, then every document."""
 
     async def settled() -> bool:
-        return await asyncio.to_thread(_unfinished, uri) == 0
+        return await asyncio.to_thread(_unfinished, uri, name) == 0
 
     await eventually(settled, seconds=seconds, what=f"all of {len(accepted)} jobs finished")
-    return await asyncio.to_thread(read_jobs, uri)
+    return await asyncio.to_thread(read_jobs, uri, name)
 
 
-def read_jobs(uri: str) -> dict[str, dict[str, Any]]:
+def read_jobs(uri: str, name: str = DATABASE) -> dict[str, dict[str, Any]]:
     """Every document by its id."""
     with MongoClient[dict[str, Any]](uri, tz_aware=True) as client:
-        return {job["_id"]: job for job in client[DATABASE]["jobs"].find()}
+        return {job["_id"]: job for job in client[name]["jobs"].find()}
 
 
-def _unfinished(uri: str) -> int:
+def _unfinished(uri: str, name: str) -> int:
     with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=2000) as client:
         try:
-            return client[DATABASE]["jobs"].count_documents({"status": {"$in": ["pending", "scheduled", "processing"]}})
+            return client[name]["jobs"].count_documents({"status": {"$in": ["pending", "scheduled", "processing"]}})
         except PyMongoError:
             return -1
 
