@@ -11,12 +11,17 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 
+import structlog
+
 from jobqueue.clock import Clock
 from jobqueue.errors import QueueFull
 
 COUNT_SECONDS = 1.0
 COUNT_FACTOR = 10
 """Counting may take a tenth of the time at most: where it is slow, its answer is kept longer."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class Depth:
@@ -32,6 +37,7 @@ class Depth:
         self._under_way = 0
         self._expires = float("-inf")
         self._counting: asyncio.Task[None] | None = None
+        self._told = False
 
     @property
     def idle(self) -> bool:
@@ -53,6 +59,7 @@ class Depth:
         """Make room for so many. They are under way until `settle`. Raises `QueueFull`."""
         waiting = (self._counted or 0) + self._let_in
         if waiting + jobs > self._limit:
+            self._tell(waiting)
             raise QueueFull(self._refusal(waiting, jobs), retry_after_seconds=self._next_count_seconds())
         self._let_in += jobs
         self._under_way += jobs
@@ -65,6 +72,7 @@ class Depth:
     async def _recount(self) -> None:
         started, let_in, under_way = self._clock.monotonic(), self._let_in, self._under_way
         self._counted = await self._count(self._limit)
+        self._told = False
         # Whether those that were under way are in that number is not known.
         self._let_in += under_way - let_in
         now = self._clock.monotonic()
@@ -74,6 +82,12 @@ class Depth:
         self._counting = None
         if not counting.cancelled():
             counting.exception()  # seen by whoever waits for it, if anybody still does
+
+    def _tell(self, waiting: int) -> None:
+        # Once for each count: a line for each refusal would cost more than the refusal.
+        if not self._told:
+            self._told = True
+            log.warning("jobs refused, too many wait", where=self._where, waiting=waiting, limit=self._limit)
 
     def _refusal(self, waiting: int, jobs: int) -> str:
         if jobs > self._limit:

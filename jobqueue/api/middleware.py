@@ -11,6 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from jobqueue.api.answers import problem_answer
 from jobqueue.api.errors import row_of
+from jobqueue.errors import QueueFull
 from jobqueue.job import NAME_PATTERN
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -63,5 +64,7 @@ def _log(request: web.Request, error: Exception) -> None:
     about = {"method": request.method, "path": request.rel_url.raw_path, "status": status}
     if status == 500:
         log.exception("request failed", **about)
+    elif isinstance(error, QueueFull):
+        log.debug("request refused", reason=str(error), **about)  # there may be thousands; who refuses says so once
     elif status > 500:
         log.warning("request refused", reason=str(error), **about)

@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 from memory_jobs import MemoryJobs
+from structlog.testing import capture_logs
 
 from jobqueue.admission import MAX_QUEUES_WATCHED, Admission, AdmissionLimits
 from jobqueue.depth import COUNT_FACTOR, Depth
@@ -99,6 +100,20 @@ async def test_it_is_counted_once_a_second_however_many_ask(clock: HandClock) ->
     await depth.refresh()
     depth.let_in(1)
     assert counted.times == 2
+
+
+async def test_refusals_are_logged_once_for_each_count(clock: HandClock) -> None:
+    depth = depth_of(Counted(clock, waiting=10), 10)
+
+    with capture_logs() as logs:
+        for seconds in (0, 1):
+            clock.seconds = seconds
+            await depth.refresh()
+            for _ in range(10):
+                with pytest.raises(QueueFull):
+                    depth.let_in(1)
+
+    assert [(line["event"], line["limit"]) for line in logs] == [("jobs refused, too many wait", 10)] * 2
 
 
 async def test_counting_that_is_slow_is_done_less_often(clock: HandClock) -> None:
