@@ -106,8 +106,19 @@ class Sweeps:
             removed += await self._remove(ids, Status(status), before=oldest[-1][0] + TICK)
         return removed
 
-    async def _remove(self, ids: Sequence[Any], status: Status, *, before: datetime) -> int:
-        """Delete and count finished jobs, and delete their logs."""
+    async def delete_failed(self, ids: Sequence[JobId]) -> int:
+        """Delete those of these jobs that are failed."""
+        return await self._remove(ids, Status.FAILED, seconds=CLIENT_SECONDS)
+
+    async def _remove(
+        self,
+        ids: Sequence[Any],
+        status: Status,
+        *,
+        before: datetime | None = None,
+        seconds: float = MAINTENANCE_SECONDS,
+    ) -> int:
+        """Delete and count finished jobs, those that finished before then, and delete their logs."""
         if not ids:
             return 0
 
@@ -115,22 +126,13 @@ class Sweeps:
             return await self._delete(ids, status, before=before, options=options)
 
         async def attempt(call: Callable[[], Awaitable[int]]) -> int:
-            return await self._store.calls.run("prune old jobs", call, seconds=MAINTENANCE_SECONDS)
+            return await self._store.calls.run("delete finished jobs", call, seconds=seconds)
 
         removed = await self._counters.remove(status, delete, attempt=attempt)
         # What was redriven meanwhile is still there, and keeps its log.
         left = await self._find_left(ids) if removed < len(ids) else set()
         await self._logs.forget([job_id for job_id in ids if job_id not in left])
         return removed
-
-    async def delete_failed(self, ids: Sequence[JobId]) -> int:
-        """Delete those of these jobs that are failed."""
-        # delete, many: only while failed: a dead letter may have been redriven
-        query = {"_id": {"$in": list(ids)}, "status": Status.FAILED.value}
-        result = await self._store.calls.run(
-            "delete dead letters", lambda: self._store.jobs.delete_many(query, **self._store.by_id)
-        )
-        return result.deleted_count
 
     async def _find_due(self, *, before: datetime, limit: int) -> Sequence[Mapping[str, Any]]:
         # read: scheduled jobs that are due, longest due first
@@ -212,9 +214,12 @@ class Sweeps:
             seconds=MAINTENANCE_SECONDS,
         )
 
-    async def _delete(self, ids: Sequence[Any], status: Status, *, before: datetime, options: Mapping[str, Any]) -> int:
-        # prune: only while still finished, and finished as long ago as it was: it may have been redriven
-        query = {"_id": {"$in": list(ids)}, "status": status.value, "finishedAt": {"$lt": before}}
+    async def _delete(
+        self, ids: Sequence[Any], status: Status, *, before: datetime | None, options: Mapping[str, Any]
+    ) -> int:
+        # prune, delete: only while still finished, and finished as long ago as it was: it may have been redriven
+        query: Filter = {"_id": {"$in": list(ids)}, "status": status.value}
+        query |= {"finishedAt": {"$lt": before}} if before is not None else {}
         result = await self._store.jobs.delete_many(query, **self._store.by_id, **options)
         return result.deleted_count
 

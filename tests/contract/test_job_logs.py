@@ -9,6 +9,7 @@ from bench import BOOM, LOGS_KEPT, NOW, SECOND, Bench
 
 from jobqueue.job import MAX_LOG_BYTES, MAX_LOG_LINES, LogLine, Status
 from jobqueue.log_lines import line_bytes
+from jobqueue.repository import JobFilter
 
 
 def line(message: str, *, attempt: int = 1, **fields: Any) -> LogLine:
@@ -70,10 +71,12 @@ async def test_logs_outlast_retries_and_redrives(bench: Bench) -> None:
 
 async def test_logs_go_when_their_job_is_deleted_or_pruned(bench: Bench, raw_logs: Any) -> None:
     claims = [await bench.in_status(Status.COMPLETED) for _ in range(3)]
+    claims.append(await bench.in_status(Status.FAILED))
     for claim in claims:
         await bench.jobs.append_logs(claim.job_id, [line("x")])
 
     await bench.jobs.delete(claims[0].job_id)
+    await bench.jobs.delete_dead_letters(JobFilter(), limit=10)
     await bench.jobs.prune(Status.COMPLETED, finished_before=NOW + SECOND, limit=1)
     left = await raw_logs.count_documents({})
     await bench.jobs.prune_excess(keep=0, limit=10)
