@@ -7,12 +7,14 @@ names of queues and types beyond the bounds are counted under `other`, and no id
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TypeVar
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from jobqueue import __version__
@@ -28,8 +30,6 @@ MAX_PAIRS = 500
 WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 RUN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 BATCH_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
-
-Series = TypeVar("Series", Counter, Histogram)
 
 
 class Names:
@@ -60,35 +60,22 @@ class PrometheusMetrics:
         self._queues = Names(MAX_QUEUES)
         self._types = Names(MAX_TYPES, only=types)
         self._pairs: set[tuple[str, str]] = set()
-        # The series of what is told apart, without the locks and checks of `labels()`.
-        self._enqueued_by: dict[tuple[str, ...], Counter] = {}
-        self._ended_by: dict[tuple[str, ...], Counter] = {}
-        self._waited_by: dict[tuple[str, ...], Histogram] = {}
-        self._ran_by: dict[tuple[str, ...], Histogram] = {}
-
-        self._enqueued = Counter(
-            "jobqueue_jobs_enqueued", "Jobs stored by this process.", ["queue", "type"], registry=registry
+        # What is counted for every job, without the locks and checks that cost ten times as much.
+        self._enqueued = PlainCounter("jobqueue_jobs_enqueued", "Jobs stored by this process.", ["queue", "type"])
+        self._ended = PlainCounter(
+            "jobqueue_attempts", "Attempts of this process whose outcome is written.", ["queue", "type", "outcome"]
         )
-        self._ended = Counter(
-            "jobqueue_attempts",
-            "Attempts of this process whose outcome is written.",
-            ["queue", "type", "outcome"],
-            registry=registry,
+        self._waited = PlainHistogram(
+            "jobqueue_job_wait_seconds", "From when a job was due until an attempt began.", "queue", WAIT_BUCKETS
         )
-        self._waited = Histogram(
-            "jobqueue_job_wait_seconds",
-            "From when a job was due until an attempt began.",
-            ["queue"],
-            buckets=WAIT_BUCKETS,
-            registry=registry,
-        )
-        self._ran = Histogram(
+        self._ran = PlainHistogram(
             "jobqueue_attempt_run_seconds",
             "From the claim of an attempt until its outcome was written.",
-            ["type"],
-            buckets=RUN_BUCKETS,
-            registry=registry,
+            "type",
+            RUN_BUCKETS,
         )
+        for plain in (self._enqueued, self._ended, self._waited, self._ran):
+            registry.register(plain)
         self._asked = Counter("jobqueue_claims_asked", "Jobs that this process tried to claim.", registry=registry)
         self._won = Counter("jobqueue_claims_won", "Jobs that this process did claim.", registry=registry)
         self._lost = Counter(
@@ -132,9 +119,7 @@ class PrometheusMetrics:
 
     def enqueued(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            key = (job.queue, job.type)
-            child = self._enqueued_by.get(key) or _child(self._enqueued, self._enqueued_by, key, self._pair(*key))
-            child.inc()
+            self._enqueued.count(self._pair(job.queue, job.type))
 
     def claimed(self, *, asked: int, won: int) -> None:
         self._asked.inc(asked)
@@ -142,21 +127,12 @@ class PrometheusMetrics:
 
     def started(self, job: Job) -> None:
         if job.started_at is not None:
-            key = (job.queue,)
-            child = self._waited_by.get(key) or _child(
-                self._waited, self._waited_by, key, (self._queues.label(job.queue),)
-            )
-            child.observe(max(0.0, (job.started_at - job.run_at).total_seconds()))
+            waited = (job.started_at - job.run_at).total_seconds()
+            self._waited.observe(self._queues.label(job.queue), max(0.0, waited))
 
     def ended(self, job: Job, outcome: str, seconds: float) -> None:
-        key = (job.queue, job.type, outcome)
-        count = self._ended_by.get(key) or _child(
-            self._ended, self._ended_by, key, (*self._pair(job.queue, job.type), outcome)
-        )
-        count.inc()
-        of_type = (job.type,)
-        time = self._ran_by.get(of_type) or _child(self._ran, self._ran_by, of_type, (self._types.label(job.type),))
-        time.observe(seconds)
+        self._ended.count((*self._pair(job.queue, job.type), outcome))
+        self._ran.observe(self._types.label(job.type), seconds)
 
     def lease_lost(self, job: Job) -> None:
         self._lost.inc()
@@ -178,14 +154,45 @@ class PrometheusMetrics:
         return pair
 
 
-def _child(
-    family: Series, known: dict[tuple[str, ...], Series], key: tuple[str, ...], labels: tuple[str, ...]
-) -> Series:
-    """The series with these labels, remembered under its names where they are the labels."""
-    child = family.labels(*labels)
-    if labels == key:
-        known[key] = child
-    return child
+class PlainCounter(Collector):
+    """Counters for one thread. The labels that are counted under are to be bounded."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
+        self._name, self._documentation, self._labels = name, documentation, labels
+        self._counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
+
+    def count(self, labels: tuple[str, ...]) -> None:
+        """One more."""
+        self._counts[labels] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """As the client library has it."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for labels, count in self._counts.items():
+            family.add_metric(labels, count)
+        yield family
+
+
+class PlainHistogram(Collector):
+    """Histograms by one label, for one thread. The values of that label are to be bounded."""
+
+    def __init__(self, name: str, documentation: str, label: str, bounds: Sequence[float]) -> None:
+        self._name, self._documentation, self._label, self._bounds = name, documentation, label, bounds
+        self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
+        self._sums: defaultdict[str, float] = defaultdict(float)
+
+    def observe(self, label: str, value: float) -> None:
+        """One more, of this value."""
+        self._counts[label][bisect_left(self._bounds, value)] += 1
+        self._sums[label] += value
+
+    def collect(self) -> Iterator[Metric]:
+        """As the client library has it."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for label, counts in self._counts.items():
+            family.add_metric([label], list(zip(bounds, accumulate(counts), strict=True)), self._sums[label])
+        yield family
 
 
 class _DatabaseGauges(Collector):
