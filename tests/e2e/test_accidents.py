@@ -19,20 +19,22 @@ import pytest
 from audit import DATABASE, Audit, assert_clean, finished_jobs
 from databases import DatabaseProcess
 from fleet import Accidents, Callers, Fleet
-from observers import Witness
+from observers import Witness, eventually
 from pymongo import MongoClient
 
 Settings = Callable[..., dict[str, str]]
 SEED = int(os.environ.get("JOBQUEUE_TEST_SEED", time.time_ns() % 1_000_000))
 MONGODB_URI = os.environ.get("JOBQUEUE_TEST_MONGODB_URI")
 LEASE_SECONDS = 2.0
+WORKERS = 3
 MANY_ATTEMPTS = {"MAX_RETRIES": "50", "LEASE_SECONDS": str(LEASE_SECONDS)}
 """So that no job runs out of them, however often it is hit."""
 
 
 @dataclass(frozen=True)
 class Storm:
-    """How much of it. `each_round` happens in a random order, `rounds` times; jobs are posted all the while."""
+    """How much of it. `each_round` happens `rounds` times, its first and then the others in a random order; jobs are
+    posted all the while."""
 
     jobs: int
     rounds: int
@@ -65,17 +67,26 @@ async def weather(
     uri, name = env["JOBQUEUE_MONGODB_URI"], env.get("JOBQUEUE_DATABASE", DATABASE)
     print(f"JOBQUEUE_TEST_SEED={SEED}")
     random, started = Random(SEED), time.monotonic()
-    async with Fleet(env, workers=3) as fleet:
+    async with Fleet(env, workers=WORKERS) as fleet:
         callers = Callers(fleet.url, Random(SEED + 1), total=storm.jobs, seconds=storm.posting_seconds)
         accidents = Accidents(fleet, database, random, lease_seconds=LEASE_SECONDS)
-        names = [one for _ in range(storm.rounds) for one in accidents.shuffled(list(storm.each_round))]
+        first, *others = storm.each_round
+        names = [one for _ in range(storm.rounds) for one in (first, *accidents.shuffled(others))]
         async with asyncio.TaskGroup() as group:
             group.create_task(callers.run())
+            # The first accident is one of a worker, and comes when each has something to lose.
+            await eventually(lambda: _all_are_busy(witness), seconds=60, what="attempts under way in every worker")
             group.create_task(accidents.happen(names, apart_seconds=storm.apart_seconds))
         jobs = await finished_jobs(uri, callers.accepted, seconds=storm.patience_seconds, name=name)
     audit = Audit(jobs, callers.accepted, callers.in_doubt, witness)
     print(json.dumps({**audit.figures(), "accidents": len(names), "seconds": round(time.monotonic() - started)}))
     return audit, accidents.happened
+
+
+async def _all_are_busy(witness: Witness) -> bool:
+    lines = [(job_id, attempt, pid, what) for job_id, attempt, pid, what in witness.lines()]
+    ended = {(job_id, attempt, pid) for job_id, attempt, pid, what in lines if what == "ended"}
+    return len({pid for job_id, attempt, pid, _ in lines if (job_id, attempt, pid) not in ended}) == WORKERS
 
 
 @pytest.mark.parametrize("storm", SHORT)

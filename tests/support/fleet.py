@@ -104,7 +104,8 @@ class Callers:
                 await asyncio.sleep(0.2)
 
     def _job(self, number: int) -> dict[str, Any]:
-        seconds = round(self._random.random() ** 4 * 0.5, 3)  # most take a moment, a few half a second
+        # Every fifth is long, so that every process that dies has some of them under way.
+        seconds = 1.5 if number % 5 == 0 else round(self._random.random() * 0.1, 3)
         return {"id": f"job-{number}", "type": "work", "payload": {"seconds": seconds}}
 
     async def _post(self, http: aiohttp.ClientSession, jobs: list[dict[str, Any]]) -> bool:
@@ -132,11 +133,11 @@ class Accidents:
         self.happened: list[str] = []
 
     async def happen(self, names: list[str], *, apart_seconds: float) -> None:
-        """These, in this order, each after a random pause."""
+        """These, in this order, a random pause after each."""
         for name in names:
-            await asyncio.sleep(self._random.random() * apart_seconds)
             self.happened.append(name)
             await getattr(self, f"_{name}")()
+            await asyncio.sleep(self._random.random() * apart_seconds)
 
     def shuffled(self, names: list[str]) -> list[str]:
         """The same in a random order."""
