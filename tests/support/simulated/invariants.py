@@ -205,15 +205,23 @@ def nobody_is_robbed(history: History, world: Outcome) -> Iterator[Violation]:
 
 
 def attempts_are_what_they_seem(history: History, world: Outcome) -> Iterator[Violation]:
-    """Each lease is begun at most once, by its process, with the number that its claim wrote."""
+    """Each lease is begun at most once, by its process, with the number that its claim wrote, and never while an
+    earlier attempt at the job runs in that process."""
     claims = {
         (write.job_id, write.after["lease"]["id"]): write
         for write, move in _moves(history)
         if move == "claim" and write.after is not None
     }
     begun: set[tuple[str, str]] = set()
-    for event in history.events("begins"):
+    running: set[tuple[str, str]] = set()
+    for event in history.events("begins", "ends"):
         attempt = event.fields["job"], event.fields["lease"]
+        if event.kind == "ends":
+            running.discard((event.process, attempt[0]))
+            continue
+        if (event.process, attempt[0]) in running:
+            yield _broken("an attempt was begun beside an earlier one", event, attempt[0])
+        running.add((event.process, attempt[0]))
         claim = claims.get(attempt)
         if attempt in begun:
             yield _broken("an attempt was begun twice", event, attempt[0])
@@ -253,7 +261,8 @@ def outcomes_are_true(history: History, world: Outcome) -> Iterator[Violation]:
     for event in history.events("reports"):
         how = ended.get((event.fields["job"], event.fields["lease"]))
         if how is not None and event.fields["verb"] not in OUTCOMES_OF[how]:
-            yield _broken(f"an attempt that ended with {how} was reported otherwise", event, event.fields["job"])
+            rule = "an attempt was reported otherwise than it ended"
+            yield _broken(f"{rule}, with {how}", event, event.fields["job"])
     written = {
         (write.job_id, write.after["lastOutcome"]["leaseId"], move): write.after
         for write, move in _moves(history)

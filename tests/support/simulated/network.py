@@ -34,7 +34,19 @@ LATEST_REQUEST_SECONDS = 20.0
 
 NOT_MAJORITY = {"code": 64, "codeName": "WriteConcernTimeout", "errmsg": "waiting for replication timed out"}
 
-FATES = ("request reset", "request lost", "answer reset", "answer lost", "request late", "answer late", "not majority")
+FATES = (
+    "request reset",
+    "request lost",
+    "request late",
+    "request given up",
+    "answer reset",
+    "answer lost",
+    "answer late",
+    "not majority",
+)
+"""What can happen to a call: *lost* without a word; *reset*, so that the caller is told at once that there will be
+no answer; *late*, perhaps later than the caller waits; *given up*, when the caller is told that and the request
+arrives nevertheless, now or later; *not majority*, when the server could not have a write acknowledged in time."""
 
 
 @dataclass(slots=True)
@@ -132,7 +144,10 @@ class Link:
 
     async def _serve(self, request: _Request) -> None:
         fate = request.fate
-        await asyncio.sleep(self._delay() + (self._lateness(request.patience) if fate == "request late" else 0))
+        if fate == "request given up":
+            request.lose(told=True)
+        late = fate in ("request late", "request given up")
+        await asyncio.sleep(self._delay() + (self._lateness(request.patience) if late else 0))
         # What was sent before its sender died arrives nevertheless.
         if self.cut or self._server.away or fate in ("request reset", "request lost"):
             return request.lose(told=fate == "request reset")
@@ -143,9 +158,9 @@ class Link:
         request.deliver(result)
 
     def _lateness(self, patience: float) -> float:
-        # Either within the sender's patience, or after the sender has given up.
+        # A little, within the sender's patience, or after the sender has given up.
         beyond = patience + self._random.random() * LATEST_REQUEST_SECONDS
-        return self._random.choice([self._random.random() * patience, beyond])
+        return self._random.choice([self._random.random() * 0.1, self._random.random() * patience, beyond])
 
     def _delay(self) -> float:
         return self._random.expovariate(1 / self._weather.latency_seconds)

@@ -119,6 +119,11 @@ class SimulatedProcess:
         return self.state not in ("killed", "ended")
 
     @property
+    def is_struck(self) -> bool:
+        """Frozen, in part at least, or cut off."""
+        return self.main.frozen or self.beats.frozen or self.calls.cut or self.leases.cut
+
+    @property
     def service(self) -> JobService | None:
         """What clients talk to, while there is somebody to answer."""
         return self._engine.service if self.state == "running" and self._engine is not None else None

@@ -70,10 +70,17 @@ class Profile:
     """Which scenarios are drawn. The default is everything; others look for one kind of trouble."""
 
     faults: tuple[str, ...] = FAULTS
-    most_faults: int = 7
+    most_faults: int = 9
+    fault_seconds: tuple[float, ...] = (0.05, 0.5, 1.5, 2.5)
+    """How long one lasts, more or less; in leases."""
+    durations: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.0, 0.1), (0.0, 1.0), (1.0, 3.0))
+    """How long attempts take, from and to; in leases."""
     call_faults: tuple[float, ...] = (0.0, 0.01, 0.03, 0.08)
     jobs: tuple[int, int] = (12, 30)
-    leases: tuple[float, ...] = (5.0, 10.0, 20.0)
+    leases: tuple[float, ...] = (5.0, 5.0, 10.0, 20.0)
+    trouble: tuple[float, float] = (3.0, 7.0)
+    """How long the trouble lasts, in leases."""
+    latencies: tuple[float, ...] = (0.001, 0.005, 0.05)
     flavours: tuple[str, ...] = ("replica set", "replica set", "standalone", "sharded", "embedded")
 
 
@@ -103,7 +110,7 @@ class Scenario:
         """The scenario of a seed."""
         random = Random(f"scenario {seed}")
         lease = random.choice(profile.leases)
-        calm_at = random.uniform(2.0, 5.0) * lease + 10.0
+        calm_at = random.uniform(*profile.trouble) * lease + 5.0
         return cls(
             seed=seed,
             server=ServerOptions(
@@ -111,7 +118,7 @@ class Scenario:
                 replication_seconds=random.choice([0.001, 0.01, 0.1]),
                 interruption=random.choice([0.0, 0.1, 0.5]),
             ),
-            latency_seconds=random.choice([0.001, 0.005, 0.05]),
+            latency_seconds=random.choice(profile.latencies),
             call_faults=random.choice(profile.call_faults),
             disorder=random.choice([0.0, 0.0, 0.2]),
             lease_seconds=lease,
@@ -123,23 +130,28 @@ class Scenario:
             retention_seconds=random.choice([20.0, 3600.0]),
             calm_at=calm_at,
             jobs=sorted(
-                (_job(random, lease, calm_at, i) for i in range(random.randint(*profile.jobs))), key=lambda job: job.at
+                (_job(random, profile, lease, calm_at) for _ in range(random.randint(*profile.jobs))),
+                key=lambda job: job.at,
             ),
             requests=[
                 Request(random.uniform(1.0, calm_at), random.choice(["cancel", "cancel", "redrive", "redrive many"]))
                 for _ in range(random.randint(0, 8))
             ],
             faults=sorted(
-                (_fault(random, profile, lease, calm_at) for _ in range(random.randint(1, profile.most_faults))),
+                (
+                    _fault(random, profile, lease, calm_at)
+                    for _ in range(random.randint(profile.most_faults // 3, profile.most_faults))
+                ),
                 key=lambda fault: fault.at,
             ),
         )
 
 
-def _job(random: Random, lease: float, calm_at: float, number: int) -> PlannedJob:
+def _job(random: Random, profile: Profile, lease: float, calm_at: float) -> PlannedJob:
     return PlannedJob(
         at=random.uniform(0.0, calm_at * 0.8),
-        plan=[_step(random, lease) for _ in range(random.randint(0, 2))] + [_last_step(random, lease)],
+        plan=[_step(random, profile, lease) for _ in range(random.randint(0, 2))]
+        + [_last_step(random, profile, lease)],
         name=f"job-{random.randrange(6)}" if random.random() < 0.15 else None,
         queue=random.choice(QUEUES),
         priority=random.choice([0, 0, 0, 5, -5]),
@@ -150,26 +162,26 @@ def _job(random: Random, lease: float, calm_at: float, number: int) -> PlannedJo
     )
 
 
-def _step(random: Random, lease: float) -> Step:
+def _step(random: Random, profile: Profile, lease: float) -> Step:
     end = random.choice(["complete", "retry", "retry", "snooze", "fail"])
     stubborn = random.choice([0.0, 0.0, random.uniform(0.0, lease * 1.5)])
-    return Step(end, _duration(random, lease), stubborn, random.random() < 0.2, random.random() < 0.5)
+    return Step(end, _duration(random, profile, lease), stubborn, random.random() < 0.2, random.random() < 0.5)
 
 
-def _last_step(random: Random, lease: float) -> Step:
+def _last_step(random: Random, profile: Profile, lease: float) -> Step:
     end = random.choice(["complete", "complete", "complete", "complete", "retry"])
-    return Step(end, _duration(random, lease), result=random.random() < 0.5)
+    return Step(end, _duration(random, profile, lease), result=random.random() < 0.5)
 
 
-def _duration(random: Random, lease: float) -> float:
-    return random.choice([0.0, random.uniform(0.0, 0.5), random.uniform(0.0, lease), random.uniform(lease, lease * 2)])
+def _duration(random: Random, profile: Profile, lease: float) -> float:
+    return random.uniform(*random.choice(profile.durations)) * lease
 
 
 def _fault(random: Random, profile: Profile, lease: float, calm_at: float) -> Fault:
     return Fault(
         at=random.uniform(1.0, calm_at * 0.9),
         kind=random.choice(profile.faults),
-        seconds=random.choice([0.3, lease / 2, lease * 1.2, lease * 2]) * random.uniform(0.5, 1.5),
+        seconds=random.choice(profile.fault_seconds) * lease * random.uniform(0.6, 1.4),
         steps=random.randrange(60),
         silently=random.random() < 0.5,
         clock_step=random.choice([0.0, random.uniform(-1, 1), random.uniform(-300, 300)]),

@@ -172,7 +172,7 @@ class World:
         if listening:
             process = self._random.choice(listening)
             assert process.service is not None
-            process.perform(_asked(what(process.service)))
+            process.perform(_asked(partial(what, process.service)))
 
     async def _enqueue(self, job: PlannedJob, service: JobService) -> None:
         new = NewJob(
@@ -246,7 +246,7 @@ class World:
         alive = [process for process in self.processes if process.alive]
         if not alive:
             return
-        victim = self._random.choice(alive)
+        victim = self._random.choice([process for process in alive if not process.is_struck] or alive)
         struck = asyncio.Event()
         # An idle or frozen victim has no further steps to wait for.
         self._loop.call_later(0.5, struck.set)
@@ -332,9 +332,9 @@ class World:
         )
 
 
-async def _asked(work: Coroutine[Any, Any, None]) -> None:
+async def _asked(what: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
-        await work
+        await what()
     except JobQueueError:
         return  # the witness has noted what the client was told
 
