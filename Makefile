@@ -42,6 +42,10 @@ soak: $(READY) ## run the tests that take long
 bench: $(READY) ## run the benchmarks in their short form, to see that they work; make bench ARGS="engine http" chooses
 	$(PYTHON) -m benchmarks $(or $(ARGS),engine latency http) report --short --out build/bench/results.jsonl --report-to build/bench
 
+.PHONY: simulate
+simulate: $(READY) ## try fresh seeds of the simulation for SECONDS (60); make simulate SEED=7 replays one
+	@PYTHONPATH=tests/support $(PYTHON) -m simulated.run $(if $(SEED),--seed $(SEED),--seconds $(or $(SECONDS),60))
+
 .PHONY: lint
 lint: $(READY) ## look for mistakes and for code that is out of format
 	$(PYTHON) -m ruff check .
