@@ -26,7 +26,7 @@ from jobqueue.settings import ALL_QUEUES
 MAX_WINDOW = 500
 JITTER = 0.1
 """Part of a pause that is random, so that processes which started together do not look together."""
-SIGNAL_SPREAD_SECONDS = 0.01
+SIGNAL_SPREAD_SECONDS = 0.005
 """Processes woken by one signal look at slightly different times."""
 REOPEN_SECONDS = 10.0
 """How long to do without a change stream after it broke."""
@@ -77,10 +77,12 @@ class Poller:
         poll_seconds: float,
         contention: Contention,
         busy: Container[JobId],
+        is_saturated: Callable[[], bool],
         on_found: Callable[[], None],
         clock: Clock,
         random: Random,
     ) -> None:
+        """`is_saturated` tells whether more is at hand than there are slots for."""
         self._jobs = jobs
         self._ready = ready
         self._all_queues = tuple(queues) == (ALL_QUEUES,)
@@ -89,11 +91,14 @@ class Poller:
         self._poll_seconds = poll_seconds
         self._contention = contention
         self._busy = busy
+        self._is_saturated = is_saturated
         self._on_found = on_found
         self._clock = clock
         self._random = random
         self._wake = asyncio.Event()
         self._head_seen_at = float("-inf")
+        self._queues_seen_at = float("-inf")
+        self._put_off = False
         self._available = True
         self._missed = False
         self._shared = False
@@ -110,7 +115,9 @@ class Poller:
     def taken(self) -> None:
         """Candidates were taken from the queue; if little is left and the store has more, fetch it."""
         few = 1 if self._shared else self._window // 2
-        if not self._ready.complete and len(self._ready) < few:
+        if self._put_off and not len(self._ready):
+            self.refresh()
+        elif not self._ready.complete and len(self._ready) < few:
             self._wake.set()
 
     def missed(self) -> None:
@@ -129,7 +136,7 @@ class Poller:
 
     async def _try_look(self) -> int:
         self._wake.clear()
-        self._missed = False
+        self._missed = self._put_off = False
         try:
             found = await self._look()
         except Unavailable as error:
@@ -144,8 +151,7 @@ class Poller:
         after = self._continue_after()
         if after is None:
             self._head_seen_at = self._clock.monotonic()
-            if self._all_queues:
-                self._queues.update(await self._jobs.known_queues())
+            await self._learn_of_queues()
         queues = sorted(self._queues)
         if not queues:
             return self._ready.look(Window([], complete=True), from_head=True)
@@ -155,6 +161,11 @@ class Poller:
         found = self._ready.look(share, from_head=after is None, busy=self._busy)
         self._on_found()
         return found
+
+    async def _learn_of_queues(self) -> None:
+        if self._all_queues and self._head_seen_at - self._queues_seen_at >= self._poll_seconds / 2:
+            self._queues.update(await self._jobs.known_queues())
+            self._queues_seen_at = self._head_seen_at
 
     def _continue_after(self) -> Candidate | None:
         head_is_old = self._clock.monotonic() - self._head_seen_at >= self._poll_seconds
@@ -179,9 +190,18 @@ class Poller:
             try:
                 async for queue in self._jobs.signals():
                     if self.serves(queue):
-                        await asyncio.sleep(self._random.random() * SIGNAL_SPREAD_SECONDS)
-                        self.refresh()
+                        await self._hear(queue)
             except Unavailable as error:
                 log.info("no change stream; polling goes on", reason=str(error))
             self.refresh()
             await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))
+
+    async def _hear(self, queue: str) -> None:
+        if self._all_queues:
+            self._queues.add(queue)
+        if self._is_saturated():
+            # More urgent work is found by the next look at the head; one for each signal would only cost the store.
+            self._put_off = True
+            return
+        await asyncio.sleep(self._random.random() * SIGNAL_SPREAD_SECONDS)
+        self.refresh()

@@ -144,6 +144,7 @@ class WorkerPool:
             poll_seconds=options.poll_seconds,
             contention=self._contention,
             busy=self._busy,
+            is_saturated=self._is_saturated,
             on_found=self._wake,
             clock=clock,
             random=random,

@@ -30,8 +30,9 @@ log = structlog.get_logger(__name__)
 TOUCH_AGAIN = timedelta(hours=1)
 """How long this process relies on a queue's document without writing to it."""
 
-SIGNAL_SECONDS = 0.1
-"""At most one signal per queue, process and this long; one more follows when others came meanwhile."""
+SIGNAL_SECONDS = 0.02
+"""At most one signal per queue, process and this long; one more follows when others came meanwhile. It is what a
+job waits at most to be told of; workers that have enough to do do not look for each signal."""
 
 AWAIT_MILLISECONDS = 2_000
 """How long the server holds a look at the change stream open: half a command a second when idle, and how long
