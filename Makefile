@@ -9,6 +9,8 @@ READY := .venv/.ready
 NODE_READY := .node/.ready
 NODE_PACKAGES := newman@6.2.2 mongosh@2.12.0
 ARGS ?=
+# Most tests wait for processes and servers most of the time. PARALLEL= runs them one after another.
+PARALLEL ?= --numprocesses 3 --dist loadfile
 
 # An environment knows where the project is. After a move, or in a copy, setup has to run again.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
@@ -32,7 +34,7 @@ demo: $(READY) ## show what the service does, on a database that is gone afterwa
 
 .PHONY: test
 test: $(READY) node ## run all tests but the long ones; make test ARGS="-k lease" passes options to pytest
-	$(PYTHON) -m pytest -m "not soak" $(ARGS)
+	$(PYTHON) -m pytest -m "not soak" $(PARALLEL) $(ARGS)
 
 .PHONY: soak
 soak: $(READY) ## run the tests that take long

@@ -109,7 +109,11 @@ async def test_what_looks_like_a_database_reference_comes_back_as_it_went_in(ben
     assert (await bench.jobs.get(claim.job_id)).result == REFERENCES[1]
 
 
-@pytest.mark.parametrize("payload", [2**63, {"a\x00b": 1}, "\ud800", {1: 2}, object()], ids=str)
+@pytest.mark.parametrize(
+    "payload",
+    [2**63, {"a\x00b": 1}, "\ud800", {1: 2}, object()],
+    ids=["too large an integer", "NUL in a key", "half a surrogate pair", "a key that is no text", "no JSON"],
+)
 async def test_what_cannot_be_stored_is_its_own_callers_error(bench: Bench, payload: object) -> None:
     good, bad, good_too = bench.new(), bench.new(payload=payload), bench.new()
 
