@@ -122,6 +122,7 @@ async def test_while_stopping_enqueues_are_refused_and_reading_goes_on(
         assert await service.wait(seconds=30) == 0
 
 
+@pytest.mark.timeout(300)
 async def test_one_api_and_three_workers_run_each_job_exactly_once(
     http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
 ) -> None:
@@ -137,7 +138,7 @@ async def test_one_api_and_three_workers_run_each_job_exactly_once(
         ids: list[str] = []
         for _ in range(4):
             ids += await client.bulk([{"type": "work", "payload": {}} for _ in range(500)])
-        jobs = await all_finished(client, ids, seconds=100)
+        jobs = await all_finished(client, ids, seconds=240)
 
     assert all(job["retryCount"] == 1 for job in jobs.values())
     assert set(witness.began().values()) == {1}
