@@ -15,6 +15,7 @@ from unittest import mock
 from pymongo import UpdateMany
 from simulated.scenario import Profile
 
+from jobqueue import worker
 from jobqueue.clock import ServerClock
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, Claim, JobId, Status
@@ -179,6 +180,11 @@ def a_slot_is_free_between_claim_and_start(stack: ExitStack) -> None:
     _patch(stack, WorkerPool, "_run", running)
 
 
+def a_claim_answered_too_late_is_begun(stack: ExitStack) -> None:
+    """Found by this simulation in the engine itself."""
+    _patch(stack, worker, "LEAST_OF_LEASE", -0.01)
+
+
 def a_lost_answer_is_a_failed_attempt(stack: ExitStack) -> None:
     record = WorkerPool._record
 
@@ -319,6 +325,7 @@ MUTATIONS = [
     Mutation(attempt_number_comes_from_the_candidate, "an attempt has the wrong number or process"),
     Mutation(more_is_claimed_than_slots_are_free, OVERCLAIMED),
     Mutation(a_slot_is_free_between_claim_and_start, OVERCLAIMED),
+    Mutation(a_claim_answered_too_late_is_begun, ROBBED, LOST_ANSWERS),
     Mutation(a_lost_answer_is_a_failed_attempt, MISREPORTED),
     Mutation(a_lost_answer_is_a_refused_job, UNTRUE, LOST_ANSWERS),
     Mutation(heartbeats_go_by_worker, "a lease was renewed that nobody runs", LOST_ANSWERS),
