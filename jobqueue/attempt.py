@@ -17,7 +17,7 @@ from jobqueue.clock import Clock
 from jobqueue.context import TaskContext
 from jobqueue.execution import execute
 from jobqueue.faults import AttemptLost
-from jobqueue.job import Claim, Job, JobId, Progress
+from jobqueue.job import MAX_TIMEOUT_SECONDS, Claim, Job, JobId, Progress
 from jobqueue.outcome import Cancelled, Failed, Failure, Outcome, Retry
 from jobqueue.retry import BackoffPolicy
 from jobqueue.tasks import Registry
@@ -109,10 +109,13 @@ class Executor:
         return self._performing + self._threads.lingering
 
     def timeout_seconds(self, job: Job) -> float:
-        """The limit of one attempt: the job's own, else its task's, else the setting."""
+        """The limit of one attempt: the job's own, else its task's, else the setting.
+
+        What was typed into mongosh may be no length of time at all, or one that a clock cannot hold."""
+        own = job.timeout_seconds if job.timeout_seconds is not None and job.timeout_seconds > 0 else None
         task = self._registry.find(job.type)
         of_task = task.timeout_seconds if task is not None else None
-        return job.timeout_seconds or of_task or self._timeout_seconds
+        return min(own or of_task or self._timeout_seconds, MAX_TIMEOUT_SECONDS)
 
     def backoff(self, job: Job) -> BackoffPolicy:
         """How long a job waits after a failed attempt: its own back-off, else its task's, else the setting."""

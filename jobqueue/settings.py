@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobqueue.errors import ConfigurationError
-from jobqueue.job import MAX_RETRIES_RANGE, NAME_PATTERN, Fault
+from jobqueue.job import MAX_RETRIES_RANGE, MAX_TIMEOUT_SECONDS, NAME_PATTERN, Fault
 
 PREFIX = "JOBQUEUE_"
 ALL_QUEUES = "*"
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     )
     backoff_base_seconds: float = Field(1.0, ge=0, le=DAY_SECONDS, description="delay after the first failure")
     backoff_max_seconds: float = Field(300.0, ge=0, le=30 * DAY_SECONDS, description="longest delay")
-    timeout_seconds: float = Field(1800.0, gt=0, le=7 * DAY_SECONDS, description="longest attempt")
+    timeout_seconds: float = Field(1800.0, gt=0, le=MAX_TIMEOUT_SECONDS, description="longest attempt")
     shutdown_grace_seconds: float = Field(20.0, ge=0, le=3600, description="time for running jobs at shutdown")
 
     max_payload_bytes: int = Field(1 << 20, ge=1, le=8 << 20, description="largest body of one job")

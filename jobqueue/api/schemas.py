@@ -35,6 +35,7 @@ from jobqueue.job import (
     MAX_RETRIES_RANGE,
     MAX_TAG_LENGTH,
     MAX_TAGS,
+    MAX_TIMEOUT_SECONDS,
     NAME_PATTERN,
     PRIORITY_RANGE,
     Absent,
@@ -52,7 +53,6 @@ from jobqueue.values import MAX_DEPTH, MAX_PROBLEMS, check_value, escape_pointer
 
 DAY_SECONDS = 86_400
 MAX_DELAY_SECONDS = 100 * 365 * DAY_SECONDS
-MAX_TIMEOUT_SECONDS = 7 * DAY_SECONDS
 MAX_WAIT_SECONDS = 60
 DEFAULT_PAGE = 50
 MAX_PAGE = 500
