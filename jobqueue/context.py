@@ -9,8 +9,7 @@ from typing import Any
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from jobqueue.job import JobView, JsonValue, Progress
-from jobqueue.outcome import cut
+from jobqueue.job import JobView, JsonValue, Progress, cut
 from jobqueue.task_logger import LOGGER_NAME, Keep, task_logger
 
 MAX_PROGRESS_MESSAGE_BYTES = 1024

@@ -100,6 +100,12 @@ def to_rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
+def cut(text: str, *, max_bytes: int = MAX_ERROR_MESSAGE_BYTES) -> str:
+    """The beginning of a text, at most so many bytes of UTF-8. What UTF-8 cannot carry is shown escaped."""
+    encoded = text.encode(errors="backslashreplace")
+    return encoded[:max_bytes].decode(errors="ignore")
+
+
 T = TypeVar("T")
 Instant = Annotated[
     datetime,

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic_core import to_json, to_jsonable_python
 
-from jobqueue.job import JsonValue, LogLine
-from jobqueue.outcome import cut
+from jobqueue.job import JsonValue, LogLine, cut
 from jobqueue.values import check_value
 
 MAX_MESSAGE_BYTES = 2048

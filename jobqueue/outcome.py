@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from jobqueue.job import MAX_ERROR_MESSAGE_BYTES, JsonValue
+from jobqueue.job import JsonValue, cut
 from jobqueue.values import escape_pointer
 
 MAX_SUMMARISED = 20
@@ -120,12 +120,6 @@ def describe(error: BaseException) -> Failure:
 def class_name(cls: type) -> str:
     """The qualified name, as a traceback shows it."""
     return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def cut(text: str, *, max_bytes: int = MAX_ERROR_MESSAGE_BYTES) -> str:
-    """The beginning of a text, at most so many bytes of UTF-8. What UTF-8 cannot carry is shown escaped."""
-    encoded = text.encode(errors="backslashreplace")
-    return encoded[:max_bytes].decode(errors="ignore")
 
 
 def summarise(problems: Sequence[ErrorDetails]) -> str:

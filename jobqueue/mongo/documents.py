@@ -23,13 +23,13 @@ from pydantic import ValidationError
 from jobqueue.job import (
     EPOCH,
     LAST_INSTANT,
-    MAX_ERROR_MESSAGE_BYTES,
     AttemptError,
     Candidate,
     Job,
     JobId,
     JsonValue,
     Status,
+    cut,
     to_rfc3339,
 )
 
@@ -100,7 +100,7 @@ def _fields(document: StoredDocument) -> dict[str, Any]:
 
 def unreadable_error(reason: str, *, at: datetime) -> AttemptError:
     """What stands in `errors` of a document that cannot be read."""
-    return AttemptError(attempt=0, at=at, type=UNREADABLE, message=cut_message(reason))
+    return AttemptError(attempt=0, at=at, type=UNREADABLE, message=cut(reason))
 
 
 def read_candidate(document: StoredDocument) -> Candidate:
@@ -124,17 +124,11 @@ def whole(value: Any, default: int) -> int:
     return int(value) if is_whole(value) else default
 
 
-def cut_message(message: str) -> str:
-    """At most 2 KiB of UTF-8, never half a character. Lone surrogates, which BSON refuses, are replaced."""
-    encoded = message.encode("utf-8", "replace")
-    return encoded[:MAX_ERROR_MESSAGE_BYTES].decode("utf-8", "ignore")
-
-
 def error_document(error: AttemptError) -> dict[str, Any]:
     """An entry of `errors`, within its bounds."""
     document = error.model_dump(by_alias=True)
-    document["message"] = cut_message(error.message)
-    document["type"] = cut_message(error.type)
+    document["message"] = cut(error.message)
+    document["type"] = cut(error.type)
     return document
 
 
