@@ -35,6 +35,13 @@ class NewJobInput:
         default=UNSET, description="One job is made for a key; whoever comes later is refused, and told its id."
     )
 
+    backoff: JSON | None = strawberry.field(
+        default=UNSET, description="How long it waits after failed attempts: {baseSeconds, maxSeconds}."
+    )
+    fault: JSON | None = strawberry.field(
+        default=UNSET, description="How it fails on purpose; only where JOBQUEUE_FAULTS is on."
+    )
+
     def to_new_job(self) -> NewJob:
         """The same, as the service wants it. Raises `InvalidJob`."""
         arguments = vars(self) | {"type": self.task}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 import strawberry
 from graphql import GraphQLError
@@ -23,6 +24,7 @@ from jobqueue.api.graphql.limits import EXTENSIONS
 from jobqueue.api.graphql.scalars import JSON, SCALARS, Timestamp
 from jobqueue.api.graphql.types import (
     STATUSES,
+    DeletedDeadLetters,
     EnqueuedMany,
     Job,
     JobConnection,
@@ -120,6 +122,8 @@ class Mutation:
         timeout_seconds: float | None = UNSET,
         tags: list[str] | None = UNSET,
         idempotency_key: str | None = UNSET,
+        backoff: JSON | None = UNSET,
+        fault: JSON | None = UNSET,
     ) -> Job:
         new = NewJobInput(
             task=task,
@@ -133,6 +137,8 @@ class Mutation:
             timeout_seconds=timeout_seconds,
             tags=tags,
             idempotency_key=idempotency_key,
+            backoff=backoff,
+            fault=fault,
         )
         wanted = new.to_new_job()
         try:
@@ -174,13 +180,32 @@ class Mutation:
         type: str | None = UNSET,
         queue: str | None = UNSET,
         tag: str | None = UNSET,
+        created_after: Timestamp | None = UNSET,
+        created_before: Timestamp | None = UNSET,
         limit: int = MAX_REDRIVEN,
     ) -> RetriedDeadLetters:
-        body = RedriveBody.read(given(all=all or None, type=type, queue=queue, tag=tag, limit=limit))
-        service = info.context.service
-        requeued = await service.redrive_many(body.to_filter(), limit=body.limit)
-        rest = await service.list(body.to_filter(), before=None, limit=1, max_bytes=MAX_PAGE_BYTES)
-        return RetriedDeadLetters(requeued=len(requeued), more=bool(rest.jobs))
+        which = _dead_letters(all, type, queue, tag, created_after, created_before, limit)
+        requeued = await info.context.service.redrive_many(which.to_filter(), limit=which.limit)
+        return RetriedDeadLetters(requeued=len(requeued), more=await _more(info, which))
+
+    @strawberry.mutation(
+        name="DeleteDeadLetters",
+        description="Remove the failed jobs that match, the newest first; every one of them with all: true.",
+    )
+    async def delete_dead_letters(
+        self,
+        info: Info,
+        all: bool | None = UNSET,
+        type: str | None = UNSET,
+        queue: str | None = UNSET,
+        tag: str | None = UNSET,
+        created_after: Timestamp | None = UNSET,
+        created_before: Timestamp | None = UNSET,
+        limit: int = MAX_REDRIVEN,
+    ) -> DeletedDeadLetters:
+        which = _dead_letters(all, type, queue, tag, created_after, created_before, limit)
+        deleted = await info.context.service.delete_dead_letters(which.to_filter(), limit=which.limit)
+        return DeletedDeadLetters(deleted=deleted, more=await _more(info, which))
 
 
 @strawberry.type
@@ -195,6 +220,28 @@ class Subscription:
         async with aclosing(info.context.service.follow(possible_id(id))) as states:
             async for job in states:
                 yield Job.of(job)
+
+
+def _dead_letters(
+    all: Any, type: Any, queue: Any, tag: Any, created_after: Any, created_before: Any, limit: int
+) -> RedriveBody:
+    """Which dead letters the arguments mean. Raises `InvalidJob`."""
+    return RedriveBody.read(
+        given(
+            all=all or None,
+            type=type,
+            queue=queue,
+            tag=tag,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+        )
+    )
+
+
+async def _more(info: Info, which: RedriveBody) -> bool:
+    rest = await info.context.service.list(which.to_filter(), before=None, limit=1, max_bytes=MAX_PAGE_BYTES)
+    return bool(rest.jobs)
 
 
 def _first_of_its_key(duplicate: DuplicateJob, wanted: NewJob) -> model.Job:

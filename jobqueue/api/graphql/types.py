@@ -287,6 +287,12 @@ class RetriedDeadLetters:
     more: bool
 
 
+@strawberry.type(description="How many dead letters were removed, and whether there are more of the kind.")
+class DeletedDeadLetters:
+    deleted: int
+    more: bool
+
+
 def _int32(value: int) -> int:
     """The nearest that a GraphQL Int can be; only what people stored by hand is beyond."""
     return max(INT32[0], min(INT32[-1], value))

@@ -14,7 +14,7 @@ from jobqueue.api.errors import TABLE
 from jobqueue.api.graphql.errors import CODES
 from jobqueue.api.graphql.types import STATES, JobState
 from jobqueue.errors import OutcomeUnknown, QueueFull, Unavailable
-from jobqueue.job import Lease, LeaseId, Status, WorkerId
+from jobqueue.job import Backoff, Lease, LeaseId, Status, WorkerId
 from jobqueue.repository import WorkerRecord
 from jobqueue.service import JobService
 
@@ -503,6 +503,38 @@ async def test_dead_letters_are_put_back_by_filter_or_all(client: Client, jobs: 
     assert some["RetryDeadLetters"] == {"requeued": 1, "more": True}
     assert rest["RetryDeadLetters"] == {"requeued": 4, "more": False}
     assert refused["extensions"]["code"] == "BAD_INPUT"
+
+
+async def test_dead_letters_are_removed_by_filter_and_all_together(client: Client, jobs: MemoryJobs) -> None:
+    await enqueue(client, "a", "b", "c")
+    for job_id in "ab":
+        jobs.put(job_id, status=Status.FAILED)
+
+    some = await data(client, "mutation { DeleteDeadLetters(all: true, limit: 1) { deleted more } }")
+    before = await data(
+        client, 'mutation { DeleteDeadLetters(createdBefore: "2000-01-01T00:00:00Z") { deleted more } }'
+    )
+    rest = await data(client, "mutation { DeleteDeadLetters(all: true) { deleted more } }")
+    refused = await error(client, "mutation { DeleteDeadLetters { deleted } }")
+
+    assert some["DeleteDeadLetters"] == {"deleted": 1, "more": True}
+    assert before["DeleteDeadLetters"] == {"deleted": 0, "more": False}
+    assert rest["DeleteDeadLetters"] == {"deleted": 1, "more": False}
+    assert refused["extensions"]["code"] == "BAD_INPUT"
+    assert set(jobs.jobs) == {"c"}
+
+
+async def test_a_job_takes_its_own_back_off_and_its_faults_are_judged_as_in_rest(
+    client: Client, jobs: MemoryJobs
+) -> None:
+    await data(client, 'mutation { Enqueue(task: "email", id: "a", backoff: {baseSeconds: 2, maxSeconds: 8}) { id } }')
+    wrong = await error(client, 'mutation { Enqueue(task: "email", backoff: {baseSeconds: "2"}) { id } }')
+    off = await error(client, 'mutation { Enqueue(task: "email", fault: {failures: 1}) { id } }')
+
+    assert jobs.jobs["a"].backoff == Backoff(base_seconds=2, max_seconds=8)
+    assert [problem["pointer"] for problem in wrong["extensions"]["errors"]] == ["/backoff/baseSeconds"]
+    assert [problem["pointer"] for problem in off["extensions"]["errors"]] == ["/fault"]
+    assert "JOBQUEUE_FAULTS" in off["extensions"]["errors"][0]["detail"]
 
 
 @pytest.mark.parametrize("verb", ["Cancel", "Retry", "Delete", "RetryDeadLetter"])
