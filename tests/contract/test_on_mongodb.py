@@ -1,14 +1,19 @@
-"""What only a real MongoDB can show: that each query runs on the index it names. Skipped without a server."""
+"""What only a real MongoDB can show: that each query runs on the index it names, and what is made of errors that its
+own fail points cause (`enableTestCommands`). Skipped without a server."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from bench import NOW, Bench, ids
 from bson import DatetimeMS, Int64
+from pymongo.errors import OperationFailure
 
+from jobqueue.errors import Unavailable
+from jobqueue.job import Status
 from jobqueue.mongo import indexes
 from jobqueue.repository import JobFilter
 
@@ -91,3 +96,67 @@ async def test_a_claim_goes_on_when_its_index_is_missing(bench: Bench) -> None:
     await bench.raw.drop_index(indexes.CLAIM)
 
     assert await bench.candidate_ids() == [job.id]
+
+
+# Fail points
+
+LOST = {"closeConnection": True}
+NO_MAJORITY = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}}
+FailOnce = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+@pytest.fixture
+async def fail_once(bench: Bench) -> AsyncIterator[FailOnce]:
+    """Lets the next command of a name fail."""
+    admin = bench.raw.database.client.admin
+
+    async def fail(command: str, how: dict[str, Any]) -> None:
+        data = {"failCommands": [command], **how}
+        try:
+            await admin.command({"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": data})
+        except OperationFailure as error:
+            pytest.skip(f"the server takes no fail points, for lack of enableTestCommands ({error.code})")
+
+    yield fail
+    await admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+@pytest.mark.parametrize("how", [LOST, NO_MAJORITY], ids=["connection lost", "no majority"])
+async def test_an_insert_that_fails_once_is_repeated_and_leaves_one_document(
+    bench: Bench, fail_once: FailOnce, how: dict[str, Any]
+) -> None:
+    await fail_once("insert", how)
+
+    job = await bench.add()
+
+    assert await bench.raw.count_documents({}) == 1
+    assert (await bench.jobs.get(job.id)).insert_id == job.insert_id
+
+
+@pytest.mark.parametrize("how", [LOST, NO_MAJORITY], ids=["connection lost", "no majority"])
+async def test_an_outcome_that_fails_once_is_repeated_and_recognised(
+    bench: Bench, fail_once: FailOnce, how: dict[str, Any]
+) -> None:
+    [claim] = await bench.claim(await bench.add())
+    await fail_once("update", how)
+
+    await bench.jobs.complete(claim, {"n": 1}, at=NOW)
+
+    done = await bench.jobs.get(claim.job_id)
+    assert (done.status, done.result, done.lease) == (Status.COMPLETED, {"n": 1}, None)
+
+
+@pytest.mark.parametrize("how", [LOST, NO_MAJORITY], ids=["connection lost", "no majority"])
+async def test_a_claim_without_an_answer_is_settled_by_its_lease(
+    bench: Bench, fail_once: FailOnce, how: dict[str, Any]
+) -> None:
+    jobs, lease = await bench.add_many(3), bench.lease()
+    await fail_once("update", how)
+
+    with pytest.raises(Unavailable):
+        await bench.jobs.claim([job.id for job in jobs], lease, at=NOW)
+    won = await bench.jobs.claimed([job.id for job in jobs], lease.id)
+
+    owned = await bench.raw.count_documents({"lease.id": lease.id})
+    assert len(won.jobs) == owned
+    assert {job.retry_count for job in won.jobs} <= {1}
