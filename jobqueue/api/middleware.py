@@ -16,6 +16,7 @@ from jobqueue.job import NAME_PATTERN
 
 REQUEST_ID_HEADER = "X-Request-Id"
 REQUEST_ID = web.RequestKey("request_id", str)
+SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 OWN_HEADERS = {"X-Content-Type-Options": "nosniff", "Server": "jobqueue"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -37,6 +38,15 @@ def identify_requests(random: Random) -> Middleware:
         return response
 
     return identify
+
+
+@web.middleware
+async def refuse_other_sites(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A page of another site could have the browser on this machine send what needs no body (cancel, retry, a short
+    enqueue). Browsers say where a request comes from (Fetch Metadata Request Headers, W3C); other clients say nothing."""
+    if request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site") == "cross-site":
+        raise web.HTTPForbidden(text="a page of another site may not change anything here")
+    return await handler(request)
 
 
 @web.middleware

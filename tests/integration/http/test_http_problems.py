@@ -233,3 +233,14 @@ def test_handlers_neither_catch_nor_format_errors() -> None:
     tree = ast.parse(inspect.getsource(handlers))
 
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Try)]
+
+
+@pytest.mark.parametrize("path", ["/enqueue", "/jobs/a/cancel", "/jobs/a/retry"])
+async def test_a_page_of_another_site_cannot_make_a_browser_change_anything(client: Client, path: str) -> None:
+    refused = await client.post(path, headers={"Sec-Fetch-Site": "cross-site"})
+    own_page = await client.post(path, headers={"Sec-Fetch-Site": "same-origin"})
+    read = await client.get("/queues", headers={"Sec-Fetch-Site": "cross-site"})
+
+    assert (await problem_of(refused))["status"] == 403
+    assert own_page.status != 403
+    assert read.status == 200
