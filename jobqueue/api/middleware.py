@@ -43,7 +43,7 @@ def identify_requests(random: Random) -> Middleware:
 @web.middleware
 async def refuse_other_sites(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A page of another site could have the browser on this machine send what needs no body (cancel, retry, a short
-    enqueue). Browsers say where a request comes from (Fetch Metadata Request Headers, W3C); other clients say nothing."""
+    enqueue). Browsers say where a request comes from (Fetch Metadata Request Headers, W3C); others say nothing."""
     if request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise web.HTTPForbidden(text="a page of another site may not change anything here")
     return await handler(request)
