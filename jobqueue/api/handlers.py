@@ -157,13 +157,13 @@ async def retry_dead_letter(api: Api, request: web.Request, query: NoQuery) -> w
 async def retry_dead_letters(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     body = await _read_which(api, request)
     requeued = await api.service.redrive_many(body.to_filter(), limit=body.limit)
-    return answer(RequeuedMany(requeued=len(requeued), more=await _more(api, body)))
+    return answer(RequeuedMany(requeued=len(requeued), more=await has_more(api.service, body)))
 
 
 async def delete_dead_letters(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     body = await _read_which(api, request)
     deleted = await api.service.delete_dead_letters(body.to_filter(), limit=body.limit)
-    return answer(DeletedMany(deleted=deleted, more=await _more(api, body)))
+    return answer(DeletedMany(deleted=deleted, more=await has_more(api.service, body)))
 
 
 async def enqueue(api: Api, request: web.Request, query: NoQuery) -> web.Response:
@@ -233,10 +233,6 @@ async def _read_which(api: Api, request: web.Request) -> RedriveBody:
     return RedriveBody.read(decode_json(await read_json_body(request, limit=api.limits.max_payload_bytes)))
 
 
-async def _more(api: Api, which: RedriveBody) -> bool:
-    return bool((await api.service.list(which.to_filter(), before=None, limit=1, max_bytes=MAX_PAGE_BYTES)).jobs)
-
-
 async def _show_status(api: Api, job_id: str) -> web.Response:
     job = await api.service.get(job_id)
     return answer(StatusView(id=job.id, status=job.status, retry_count=job.retry_count))
@@ -254,3 +250,8 @@ def possible_id(job_id: str) -> str:
     if not 0 < len(job_id) <= MAX_ID_LENGTH or "\0" in job_id or check_value(job_id):
         raise JobNotFound(job_id[:MAX_ID_LENGTH])
     return job_id
+
+
+async def has_more(service: JobService, which: RedriveBody) -> bool:
+    """Whether there are dead letters left of those that were meant."""
+    return bool((await service.list(which.to_filter(), before=None, limit=1, max_bytes=MAX_PAGE_BYTES)).jobs)

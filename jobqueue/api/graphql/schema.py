@@ -15,7 +15,6 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from jobqueue import job as model
-from jobqueue.api.answers import MAX_PAGE_BYTES
 from jobqueue.api.bulk import enqueue_items
 from jobqueue.api.graphql.context import Info, Listing
 from jobqueue.api.graphql.errors import PATH, show_errors
@@ -34,7 +33,7 @@ from jobqueue.api.graphql.types import (
     RetriedDeadLetters,
     Worker,
 )
-from jobqueue.api.handlers import possible_id
+from jobqueue.api.handlers import has_more, possible_id
 from jobqueue.api.schemas import DEFAULT_PAGE, MAX_PAGE, MAX_REDRIVEN, JobsQuery, QueueView, RedriveBody
 from jobqueue.errors import DuplicateJob, JobNotFound
 from jobqueue.repository import JobFilter
@@ -184,9 +183,17 @@ class Mutation:
         created_before: Timestamp | None = UNSET,
         limit: int = MAX_REDRIVEN,
     ) -> RetriedDeadLetters:
-        which = _dead_letters(all, type, queue, tag, created_after, created_before, limit)
+        which = _dead_letters(
+            all=all,
+            type=type,
+            queue=queue,
+            tag=tag,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+        )
         requeued = await info.context.service.redrive_many(which.to_filter(), limit=which.limit)
-        return RetriedDeadLetters(requeued=len(requeued), more=await _more(info, which))
+        return RetriedDeadLetters(requeued=len(requeued), more=await has_more(info.context.service, which))
 
     @strawberry.mutation(
         name="DeleteDeadLetters",
@@ -203,9 +210,17 @@ class Mutation:
         created_before: Timestamp | None = UNSET,
         limit: int = MAX_REDRIVEN,
     ) -> DeletedDeadLetters:
-        which = _dead_letters(all, type, queue, tag, created_after, created_before, limit)
+        which = _dead_letters(
+            all=all,
+            type=type,
+            queue=queue,
+            tag=tag,
+            created_after=created_after,
+            created_before=created_before,
+            limit=limit,
+        )
         deleted = await info.context.service.delete_dead_letters(which.to_filter(), limit=which.limit)
-        return DeletedDeadLetters(deleted=deleted, more=await _more(info, which))
+        return DeletedDeadLetters(deleted=deleted, more=await has_more(info.context.service, which))
 
 
 @strawberry.type
@@ -222,26 +237,9 @@ class Subscription:
                 yield Job.of(job)
 
 
-def _dead_letters(
-    all: Any, type: Any, queue: Any, tag: Any, created_after: Any, created_before: Any, limit: int
-) -> RedriveBody:
-    """Which dead letters the arguments mean. Raises `InvalidJob`."""
-    return RedriveBody.read(
-        given(
-            all=all or None,
-            type=type,
-            queue=queue,
-            tag=tag,
-            created_after=created_after,
-            created_before=created_before,
-            limit=limit,
-        )
-    )
-
-
-async def _more(info: Info, which: RedriveBody) -> bool:
-    rest = await info.context.service.list(which.to_filter(), before=None, limit=1, max_bytes=MAX_PAGE_BYTES)
-    return bool(rest.jobs)
+def _dead_letters(*, all: bool | None, **filters: Any) -> RedriveBody:
+    """Which dead letters the arguments mean; `all: false` says nothing. Raises `InvalidJob`."""
+    return RedriveBody.read(given(all=all or None, **filters))
 
 
 def _first_of_its_key(duplicate: DuplicateJob, wanted: NewJob) -> model.Job:
