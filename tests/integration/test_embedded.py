@@ -127,9 +127,10 @@ def ids_at(uri: str) -> set[str]:
         return {document["_id"] for document in client.test.things.find()}
 
 
-def insert_until_it_dies(uri: str, acknowledged: list[str]) -> None:
-    with MongoClient[dict[str, Any]](uri) as client, contextlib.suppress(PyMongoError):
-        while True:
+def insert_until_it_dies(uri: str, server: Process, acknowledged: list[str]) -> None:
+    # Without repeats by the driver, which would go to the server that is started next and never end.
+    with MongoClient[dict[str, Any]](uri, retryWrites=False) as client, contextlib.suppress(PyMongoError):
+        while server.is_alive():
             ids = [f"{len(acknowledged) + number}" for number in range(5)]
             client.test.things.insert_many([{"_id": name} for name in ids])
             acknowledged += ids
@@ -154,7 +155,7 @@ async def test_a_crash_loses_nothing_acknowledged_and_ends_in_a_restart_on_the_s
     with structlog.testing.capture_logs() as lines:
         async with EmbeddedServer(folder, engine=engine, first_port=first_port) as server:
             crashed = processes_in(folder)[1]
-            writing = asyncio.create_task(asyncio.to_thread(insert_until_it_dies, server.uri, acknowledged))
+            writing = asyncio.create_task(asyncio.to_thread(insert_until_it_dies, server.uri, crashed, acknowledged))
 
             async def enough_written() -> bool:
                 return len(acknowledged) >= 2_000
