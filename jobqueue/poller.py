@@ -23,7 +23,9 @@ from jobqueue.job import Candidate, JobId, WorkerId
 from jobqueue.repository import JobRepository, Window
 from jobqueue.settings import ALL_QUEUES
 
-MAX_WINDOW = 500
+MAX_WINDOW = 1_000
+REFILL = 4
+"""The next window is fetched when less than this part of one is left: it arrives while the rest is being run."""
 JITTER = 0.1
 """Part of a pause that is random, so that processes which started together do not look together."""
 SIGNAL_SPREAD_SECONDS = 0.005
@@ -114,7 +116,7 @@ class Poller:
 
     def taken(self) -> None:
         """Candidates were taken from the queue; if little is left and the store has more, fetch it."""
-        few = 1 if self._shared else self._window // 2
+        few = 1 if self._shared else self._window // REFILL
         if self._put_off and not len(self._ready):
             self.refresh()
         elif not self._ready.complete and len(self._ready) < few:
@@ -176,7 +178,7 @@ class Poller:
         if self._missed and self._ready.complete:
             self._head_seen_at = float("-inf")
             return
-        if found and not self._ready.complete and len(self._ready) < self._window // 2:
+        if found and not self._ready.complete and len(self._ready) < self._window // REFILL:
             return
         seconds = self._poll_seconds * (1 - JITTER * self._random.random())
         with contextlib.suppress(TimeoutError):

@@ -105,7 +105,7 @@ class Claims:
             "look for work",
             indexes.CLAIM,
             lambda hint: self._store.jobs.find(
-                query, CANDIDATE_FIELDS, sort=CANDIDATE_ORDER, limit=limit, **hint
+                query, CANDIDATE_FIELDS, sort=CANDIDATE_ORDER, limit=limit, batch_size=limit, **hint
             ).to_list(None),
         )
 
@@ -189,8 +189,10 @@ class Claims:
     async def _read_claimed(self, job_ids: Sequence[JobId], lease_id: LeaseId) -> Sequence[Mapping[str, Any]]:
         # read: what this lease owns among these ids
         query = {"_id": {"$in": list(job_ids)}, "lease.id": lease_id}
+        at_once = len(job_ids) + 1  # an answer that is not full is known to be the last
         return await self._store.calls.run(
-            "read what was claimed", lambda: self._store.jobs.find(query, **self._store.by_id).to_list(None)
+            "read what was claimed",
+            lambda: self._store.jobs.find(query, batch_size=at_once, **self._store.by_id).to_list(None),
         )
 
 

@@ -161,7 +161,10 @@ class Outcomes:
         # read by id: who owns these jobs, and who wrote their last outcome
         query, fields = {"_id": {"$in": list(job_ids)}}, {"lease.id": 1, "lastOutcome": 1}
         found = await self._store.calls.attempt(
-            lambda: self._store.jobs.find(query, fields, **self._store.by_id).to_list(None), seconds=seconds
+            lambda: self._store.jobs.find(query, fields, batch_size=len(job_ids) + 1, **self._store.by_id).to_list(
+                None
+            ),
+            seconds=seconds,
         )
         return {document["_id"]: document for document in found}
 

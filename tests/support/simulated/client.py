@@ -86,6 +86,7 @@ class SimulatedCollection:
         sort: Sequence[tuple[str, int]] = (),
         skip: int = 0,
         limit: int = 0,
+        batch_size: int = 0,
         hint: str | None = None,
     ) -> SimulatedCursor:
         return SimulatedCursor(self, query, fields, order=sort, skip=skip, limit=limit)
