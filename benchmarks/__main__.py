@@ -16,6 +16,7 @@ from benchmarks.database import provide_database
 from benchmarks.peers.environments import make_all
 from benchmarks.results import Results
 from jobqueue import logs
+from jobqueue.app import calm_the_garbage_collector
 
 NAMES = ("ceiling", "engine", "latency", "http", "growth", "blocking", "peers")
 DEFAULT_FILE = Path("docs/benchmarks/results.jsonl")
@@ -44,7 +45,8 @@ def main(names: tuple[str, ...], short: bool, repeats: int | None, out: Path, re
 
 
 async def measure(names: Sequence[str], out: Path, *, repeats: int, short: bool) -> None:
-    """Run these benchmarks, each on a fresh server."""
+    """Run these benchmarks, each on a fresh server, the garbage collector set as the product sets it."""
+    calm_the_garbage_collector()
     for name in names:
         benchmark = importlib.import_module(f"benchmarks.{name}" if name != "peers" else "benchmarks.peers.comparison")
         results = Results(out)

@@ -116,7 +116,7 @@ async def serving(
     without it only the health routes are served, and only where a port is set.
 
     Raises `Unavailable`, `SchemaConflict` or `ConfigurationError` when the start fails."""
-    _calm_the_garbage_collector()
+    calm_the_garbage_collector()
     async with AsyncExitStack() as stack:
         engine = await Engine.start(settings, stack, registry=registry, mongodb_uri=mongodb_uri, workers=workers)
         base_url = await _listen(settings, stack, engine, http=http)
@@ -379,7 +379,7 @@ def _api(settings: Settings, engine: Engine, *, http: bool) -> web.Application:
     return build_api(engine.service, clock=engine.clock, limits=limits, metrics=engine.metrics)
 
 
-def _calm_the_garbage_collector() -> None:
+def calm_the_garbage_collector() -> None:
     """What is loaded by now stays, and jobs in flight are many small objects that go without cycles: looking through
     them at CPython's usual rhythm (every 700 new ones) took a quarter of the time spent on a job."""
     gc.freeze()
