@@ -16,7 +16,7 @@ from benchmarks.database import provide_database
 from benchmarks.peers.environments import make_all
 from benchmarks.results import Results
 from jobqueue import logs
-from jobqueue.app import calm_the_garbage_collector
+from jobqueue.process import calm_the_garbage_collector
 
 NAMES = ("ceiling", "engine", "latency", "http", "growth", "blocking", "peers")
 DEFAULT_FILE = Path("docs/benchmarks/results.jsonl")

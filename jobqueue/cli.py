@@ -1,4 +1,4 @@
-"""The commands. They read the settings, provide a database, and hand over to `app.run`.
+"""The commands. They read the settings, provide a database, and hand over to `process.run`.
 
 Exit codes: 0 all went well, 1 it could not (one sentence on standard error says why), 2 wrong usage.
 Standard output is for people; the log goes to standard error.
@@ -142,9 +142,10 @@ def demo() -> int:
     from rich.console import Console  # here, so that --help does not wait for what only the demo needs
 
     from jobqueue.demo.stage import demo as play
+    from jobqueue.process import loop_factory
 
     logs.configure("ERROR")  # its jobs fail on purpose
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return 0 if runner.run(play(Console())) else INTERRUPTED
 
 
@@ -219,12 +220,14 @@ def _start(roles: Roles, modules: Sequence[str], overrides: dict[str, Any]) -> i
     logs.configure(settings.log_level, settings.log_format)
     simulate = decide_simulation(settings, roles, has_tasks=bool(modules))
     registry = simulation(load(modules)) if simulate else load(modules)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    from jobqueue.process import loop_factory  # here, so that --help does not wait for drivers and servers
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(settings, roles, registry=registry, simulate=simulate))
 
 
 async def _serve(settings: Settings, roles: Roles, *, registry: Registry, simulate: bool) -> int:
-    from jobqueue.app import Ready, run  # here, so that --help does not wait for drivers and servers to be imported
+    from jobqueue.process import Ready, run  # here, so that --help does not wait for drivers and servers to be imported
 
     def announce(ready: Ready) -> None:
         example = example_of(registry, simulate=ready.simulate)
@@ -270,15 +273,6 @@ def example_of(registry: Registry, *, simulate: bool) -> dict[str, Any]:
         plain = next((task for task in registry if task.parameters.payload is None), None)
         chosen = {"type": plain.name} if plain else {"type": next(iter(registry)).name, "payload": banner.FILL_IN}
     return {"id": f"first-{secrets.token_hex(3)}", **chosen}
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed; it exists for most systems, not for all."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 def _task_described(task: Task) -> tuple[str, ...]:

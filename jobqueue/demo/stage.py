@@ -13,13 +13,13 @@ import aiohttp
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from rich.console import Console
 
-from jobqueue.app import serving
 from jobqueue.builtin import simulation
 from jobqueue.demo.client import Client, DemoFailed
 from jobqueue.demo.screen import Screen
 from jobqueue.demo.script import LOOK_SECONDS, MAX_PENDING, Script
 from jobqueue.demo.shop import Carrier, shop_tasks
 from jobqueue.embedded import EmbeddedServer
+from jobqueue.process import serving
 from jobqueue.settings import Settings
 
 FIRST_DATABASE_PORT = 27527
