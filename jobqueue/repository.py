@@ -178,6 +178,7 @@ class Features:
     embedded: bool = False
     sharded: bool = False
     transactions: bool = False
+    pipeline_updates: bool = False
 
 
 @dataclass(frozen=True, slots=True)

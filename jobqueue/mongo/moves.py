@@ -9,15 +9,15 @@ job (rescue, cancel, redrive) must not touch it, or a zombie could take their wr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from jobqueue.job import FINISHED, MAX_ERRORS, AttemptError, Claim, JsonValue, Lease, LeaseId, Status
+from jobqueue.job import FINISHED, MAX_ERRORS, AttemptError, Claim, JobId, JsonValue, Lease, LeaseId, Status
 from jobqueue.mongo.documents import error_document
 
 Filter = dict[str, Any]
 Update = dict[str, Any]
+Pipeline = list[dict[str, Any]]
 
 TICK = timedelta(milliseconds=1)
 """What BSON can tell apart. "Until now" is written `$lt: now + TICK`: one server loses ties with `$lte`."""
@@ -30,21 +30,27 @@ CANCELLABLE = [Status.SCHEDULED.value, Status.PENDING.value]
 ENDED = sorted(status.value for status in FINISHED)
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """One update of one document."""
 
     filter: Filter
     update: Update
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class MergedStatement(NamedTuple):
+    """One update of many documents."""
+
+    filter: Filter
+    update: Update | Pipeline
+
+
+class Outcome(NamedTuple):
     """How an attempt ended: at most one of the statements can match. `kind` is what `lastOutcome` will say."""
 
     claim: Claim
     kind: str
     statements: Sequence[Statement]
+    result: JsonValue | None = None
 
 
 def owned(claim: Claim) -> Filter:
@@ -75,7 +81,7 @@ def complete(claim: Claim, result: JsonValue | None, *, at: datetime) -> Outcome
     update = _outcome(claim, "complete", Status.COMPLETED, at=at, finishedAt=at)
     if result is not None:
         update["$set"]["result"] = result
-    return Outcome(claim, "complete", [Statement(owned(claim), update)])
+    return Outcome(claim, "complete", [Statement(owned(claim), update)], result)
 
 
 def fail(claim: Claim, error: AttemptError, *, at: datetime) -> Outcome:
@@ -94,6 +100,26 @@ def quarantine(claim: Claim, error: AttemptError, *, at: datetime) -> Outcome:
     """processing -> failed, only by the lease that claimed it; what stood in `errors` may be what was wrong."""
     update = _outcome(claim, "quarantine", Status.FAILED, at=at, finishedAt=at, errors=[error_document(error)])
     return Outcome(claim, "quarantine", [Statement(owned(claim), update)])
+
+
+def merged(outcomes: Sequence[Outcome]) -> MergedStatement:
+    """Outcomes of one lease and one kind, all with a result or all without, as one statement: they differ by what
+    they returned and by some milliseconds in their times, of which the youngest is used for all."""
+    last = outcomes[-1]
+    ids = [outcome.claim.job_id for outcome in outcomes]
+    update = last.statements[0].update
+    guard = {"_id": {"$in": ids}, "lease.id": last.claim.lease_id}
+    if last.result is None:
+        return MergedStatement(guard, update)
+    return MergedStatement(guard, _each_with_its_own(update, ids, [outcome.result for outcome in outcomes]))
+
+
+def _each_with_its_own(update: Update, ids: Sequence[JobId], results: Sequence[JsonValue]) -> Pipeline:
+    # The result of a job stands in one list where its id stands in the other. Every value is a literal: as such, in a
+    # pipeline, what begins with a dollar would be a field or an operator, and an object be merged with what is there.
+    own = {"$arrayElemAt": [{"$literal": results}, {"$indexOfArray": [{"$literal": ids}, "$_id"]}]}
+    fields = {name: {"$literal": value} for name, value in update["$set"].items()}
+    return [{"$set": fields | {"result": own}}, {"$unset": list(update["$unset"])}]
 
 
 def retry(claim: Claim, error: AttemptError, *, run_at: datetime, at: datetime) -> Outcome:

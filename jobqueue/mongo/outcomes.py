@@ -1,10 +1,11 @@
 """How attempts end: complete, retry, fail, snooze, release, abandon, quarantine; written by group commit.
 
-Each write is conditional on one `(id, lease id)` pair. Outcomes that are alike and of one lease share an
-`update_many`; never one filter with several leases, which would not be a set of pairs. A bulk write tells only
-how many matched; when that is fewer than were sent, one read tells each caller: written by this very outcome
+Each write is conditional on one `(id, lease id)` pair. Completions of one lease share an `update_many`, whether or
+not they have results; never one filter with several leases, which would not be a set of pairs. A bulk write tells
+only how many matched; when that is fewer than were sent, one read tells each caller: written by this very outcome
 (same lease *and* same kind), or lost. A job that is gone is reported as lost too: whether it was completed here
-and pruned since cannot be told.
+and pruned since cannot be told. When the server refuses a shared statement, each of its outcomes is written by
+itself, so that only the one it cannot take is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import bson
 from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
@@ -23,12 +23,18 @@ from jobqueue.batching import BatchLimits, GroupCommit
 from jobqueue.errors import JobQueueError, LeaseLost, OutcomeUnknown, Unavailable
 from jobqueue.mongo.calls import describe
 from jobqueue.mongo.inserts import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, encoded_size
-from jobqueue.mongo.moves import Outcome, Statement, last_outcome, without_history
-from jobqueue.mongo.store import Store
+from jobqueue.mongo.moves import MergedStatement, Outcome, Statement, last_outcome, merged, without_history
+from jobqueue.mongo.store import Store, chunks
 
 WHAT = "write the outcome"
 MERGED_KINDS = frozenset({"complete", "abandon"})
 """Kinds that are one statement, differing only in their result and by some milliseconds in their times."""
+
+MOST_RESULTS = 100
+"""In one statement: the server looks up each document's id among all of them."""
+
+PLAIN_BYTES = 256
+"""About the size of an outcome that holds nothing of the task's."""
 
 Answer = JobQueueError | None
 Write = UpdateOne | UpdateMany
@@ -40,7 +46,7 @@ class _Sent:
 
     write: Write
     places: Sequence[int]
-    statement: Statement
+    statement: Statement | MergedStatement
 
 
 class Outcomes:
@@ -53,8 +59,7 @@ class Outcomes:
     async def write(self, outcome: Outcome) -> None:
         """Return when the outcome is written. Raises `LeaseLost`, `OutcomeUnknown` (repeating is safe),
         `InvalidJob` (the result cannot be stored), `QueueFull`."""
-        size = sum(encoded_size(statement.update) for statement in outcome.statements)
-        await self._commit.submit(outcome, size=size)
+        await self._commit.submit(outcome, size=_size(outcome))
 
     async def aclose(self) -> None:
         """Write what waits."""
@@ -83,15 +88,7 @@ class Outcomes:
 
     async def _attempt(self, batch: Sequence[Outcome], places: Sequence[int], *, seconds: float) -> dict[int, Answer]:
         """Answers for those that are settled now; the others are to be written again."""
-        sent = self._plan(batch, places)
-        refused: dict[int, Answer] = {}
-        try:
-            matched = await self._write([one.write for one in sent], seconds=seconds)
-        except BulkWriteError as error:
-            if error.details.get("writeConcernErrors"):
-                raise
-            matched = -1
-            refused = await self._mend(sent, error.details["writeErrors"], seconds=seconds)
+        matched, refused = await self._send(batch, self._plan(batch, places), seconds=seconds)
         if matched == len(places):
             return dict.fromkeys(places)
         outcomes = {place: batch[place] for place in places if place not in refused}
@@ -104,22 +101,44 @@ class Outcomes:
         return [sent for group in groups.values() for sent in self._statements(batch, group)]
 
     def _likeness(self, outcome: Outcome, place: int) -> Hashable:
+        features = self._store.features
         # In a sharded cluster a multi-update may apply twice or not at all while data moves.
-        if outcome.kind not in MERGED_KINDS or self._store.features.sharded:
+        if outcome.kind not in MERGED_KINDS or features.sharded:
             return place
-        result = outcome.statements[0].update["$set"].get("result")
-        return outcome.claim.lease_id, outcome.kind, bson.encode({"result": result})
+        if outcome.result is not None and not features.pipeline_updates:
+            return place
+        return outcome.claim.lease_id, outcome.kind, outcome.result is None
 
     def _statements(self, batch: Sequence[Outcome], places: Sequence[int]) -> Sequence[_Sent]:
-        hint = self._store.by_id.get("hint")
         if len(places) == 1:
-            statements = batch[places[0]].statements
-            return [_Sent(UpdateOne(one.filter, one.update, hint=hint), places, one) for one in statements]
-        last = batch[places[-1]]
-        ids = [batch[place].claim.job_id for place in places]
-        # The youngest of the times is used for all: they were submitted within one batch.
-        statement = Statement({"_id": {"$in": ids}, "lease.id": last.claim.lease_id}, last.statements[0].update)
-        return [_Sent(UpdateMany(statement.filter, statement.update, hint=hint), places, statement)]
+            return self._apart(batch, places[0])
+        most = len(places) if batch[places[0]].result is None else MOST_RESULTS
+        return [self._together(batch, run) for run in chunks(places, most)]
+
+    def _apart(self, batch: Sequence[Outcome], place: int) -> Sequence[_Sent]:
+        return [self._single(statement, place) for statement in batch[place].statements]
+
+    def _single(self, one: Statement, place: int) -> _Sent:
+        return _Sent(UpdateOne(one.filter, one.update, hint=self._store.by_id.get("hint")), [place], one)
+
+    def _together(self, batch: Sequence[Outcome], places: Sequence[int]) -> _Sent:
+        one = merged([batch[place] for place in places])
+        return _Sent(UpdateMany(one.filter, one.update, hint=self._store.by_id.get("hint")), places, one)
+
+    async def _send(
+        self, batch: Sequence[Outcome], sent: Sequence[_Sent], *, seconds: float
+    ) -> tuple[int, dict[int, Answer]]:
+        """How many matched (-1 where that is not known), and answers for what the server cannot take."""
+        try:
+            return await self._write([one.write for one in sent], seconds=seconds), {}
+        except BulkWriteError as error:
+            if error.details.get("writeConcernErrors"):
+                raise
+            failed = [(sent[one["index"]], one.get("code")) for one in error.details["writeErrors"]]
+        refused: dict[int, Answer] = {}
+        for one, code in failed:
+            refused |= await self._mend(batch, one, code, seconds=seconds)
+        return -1, refused
 
     async def _write(self, writes: Sequence[Write], *, seconds: float) -> int:
         # processing -> whatever the outcomes say, each only by the lease that claimed it
@@ -129,21 +148,17 @@ class Outcomes:
         return int(result.matched_count)
 
     async def _mend(
-        self, sent: Sequence[_Sent], write_errors: Sequence[Mapping[str, Any]], *, seconds: float
+        self, batch: Sequence[Outcome], one: _Sent, code: int | None, *, seconds: float
     ) -> dict[int, Answer]:
-        """A document whose `errors` is no list (made by hand) gets a new one; what is refused even so is told."""
-        refused: dict[int, Answer] = {}
-        for write_error in write_errors:
-            one = sent[write_error["index"]]
-            update = without_history(one.statement.update)
-            try:
-                await self._write([UpdateOne(one.statement.filter, update)], seconds=seconds)
-            except BulkWriteError as error:
-                if error.details.get("writeConcernErrors"):
-                    raise
-                detail = f"cannot {WHAT}: MongoDB refused (code {write_error.get('code')})"
-                refused |= dict.fromkeys(one.places, Unavailable(detail))
-        return refused
+        """Write what is left of a statement that was refused; answers for what cannot be written even so."""
+        if isinstance(one.statement, MergedStatement):
+            apart = [single for place in one.places for single in self._apart(batch, place)]
+            return (await self._send(batch, apart, seconds=seconds))[1]
+        if "$push" in one.statement.update:
+            # A document whose `errors` is no list (made by hand) gets a new one.
+            anew = Statement(one.statement.filter, without_history(one.statement.update))
+            return (await self._send(batch, [self._single(anew, one.places[0])], seconds=seconds))[1]
+        return dict.fromkeys(one.places, Unavailable(f"cannot {WHAT}: MongoDB refused (code {code})"))
 
     async def _look(self, outcomes: Mapping[int, Outcome], *, seconds: float) -> dict[int, Answer]:
         found = await self._read([outcome.claim.job_id for outcome in outcomes.values()], seconds=seconds)
@@ -167,6 +182,13 @@ class Outcomes:
             seconds=seconds,
         )
         return {document["_id"]: document for document in found}
+
+
+def _size(outcome: Outcome) -> int:
+    # What is ours alone need not be encoded to know that it can be.
+    if outcome.kind in MERGED_KINDS and outcome.result is None:
+        return PLAIN_BYTES
+    return sum(encoded_size(statement.update) for statement in outcome.statements)
 
 
 def _wrote(document: Mapping[str, Any], outcome: Outcome) -> bool:

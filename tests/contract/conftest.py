@@ -30,6 +30,7 @@ MOCK_CANNOT = {
     "test_a_delete_whose_answer_is_lost_is_undone_or_counted": "it has no transactions",
     "test_a_signal_reaches_other_processes": "it has no change streams",
     "test_a_document_that_refuses_a_claim_fails_and_its_neighbours_run": "its $inc on text is a TypeError",
+    "test_an_outcome_that_the_server_cannot_take_harms_no_other": "it knows no largest document",
     "test_errors_that_are_no_list_do_not_keep_an_outcome_from_being_written": "its $push onto null succeeds",
     "test_an_expired_job_whose_errors_are_no_list_is_rescued_too": "its $push onto null succeeds",
     "test_an_index_of_our_name_with_another_definition_is_a_conflict": "its indexes lose their partial filters",

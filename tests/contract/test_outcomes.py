@@ -8,8 +8,9 @@ import pytest
 from bench import BOOM, LEASE, NOW, SECOND, Bench
 from faults import LOST, NO_MAJORITY
 
-from jobqueue.errors import InvalidJob, LeaseLost, OutcomeUnknown
-from jobqueue.job import MAX_ERRORS, Claim, JobId, Progress, Status
+from jobqueue.errors import InvalidJob, LeaseLost, OutcomeUnknown, Unavailable
+from jobqueue.job import MAX_ERRORS, Claim, JobId, JsonValue, Progress, Status
+from jobqueue.mongo.outcomes import MOST_RESULTS
 
 
 async def test_a_late_worker_cannot_complete_a_reclaimed_job(bench: Bench) -> None:
@@ -62,6 +63,72 @@ async def test_outcomes_written_at_once_share_a_statement_where_they_are_alike(b
         *({"n": number} for number in range(10)),
     ]
     assert await bench.raw.count_documents({"status": "failed"}) == 10
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        "$status",
+        "$$ROOT",
+        {"$literal": 1},
+        {"$add": ["$retryCount", 1]},
+        {"a.b": {"$c": []}},
+        {"": 0},
+        [],
+        {},
+        0,
+        False,
+    ],
+)
+async def test_a_result_that_looks_like_an_expression_stays_what_it_is(bench: Bench, result: JsonValue) -> None:
+    """Alone and with others, to which it may not be given."""
+    first, second, alone = await bench.claim(*await bench.add_many(3))
+
+    await asyncio.gather(bench.jobs.complete(first, result, at=NOW), bench.jobs.complete(second, "another", at=NOW))
+    await bench.jobs.complete(alone, result, at=NOW)
+
+    assert [(await bench.jobs.get(claim.job_id)).result for claim in (first, second, alone)] == [
+        result,
+        "another",
+        result,
+    ]
+
+
+async def test_more_results_than_one_statement_takes_reach_their_jobs(bench: Bench) -> None:
+    claims = await bench.claim(*await bench.add_many(MOST_RESULTS + 2))
+
+    await asyncio.gather(
+        *(bench.jobs.complete(claim, {"of": claim.job_id}, at=NOW) for claim in claims),
+    )
+
+    jobs = [await bench.jobs.get(claim.job_id) for claim in claims]
+    assert [job.result for job in jobs] == [{"of": claim.job_id} for claim in claims]
+    assert all(job.status is Status.COMPLETED and job.lease is None and job.finished_at == NOW for job in jobs)
+
+
+async def test_an_outcome_replaces_what_the_last_one_left(bench: Bench) -> None:
+    claims = await bench.claim(*await bench.add_many(2))
+    await bench.raw.update_many({}, {"$set": {"lastOutcome": {"leaseId": "old", "kind": "retry", "byHand": 1}}})
+
+    await asyncio.gather(*(bench.jobs.complete(claim, "done", at=NOW) for claim in claims))
+
+    left = [document["lastOutcome"] async for document in bench.raw.find({})]
+    assert left == [{"leaseId": claim.lease_id, "kind": "complete"} for claim in claims]
+
+
+async def test_an_outcome_that_the_server_cannot_take_harms_no_other(bench: Bench) -> None:
+    """The document of one job, filled up by hand, has no room for a result."""
+    full, *neighbours = await bench.claim(*await bench.add_many(5))
+    await bench.raw.update_one({"_id": full.job_id}, {"$set": {"byHand": "x" * ((16 << 20) - 8_000)}})
+
+    answers = await asyncio.gather(
+        *(bench.jobs.complete(claim, "r" * 10_000, at=NOW) for claim in (*neighbours[:2], full, *neighbours[2:])),
+        return_exceptions=True,
+    )
+
+    assert [type(answer) for answer in answers] == [*[type(None)] * 2, Unavailable, *[type(None)] * 2]
+    assert await bench.status(full.job_id) is Status.PROCESSING
+    assert {await bench.status(claim.job_id) for claim in neighbours} == {Status.COMPLETED}
 
 
 async def test_each_of_a_batch_is_told_its_own_end(bench: Bench) -> None:

@@ -15,7 +15,7 @@ from commands import LISTENER, Command
 from pydantic import SecretStr
 
 from jobqueue.app import Engine
-from jobqueue.job import Job
+from jobqueue.job import Job, JsonValue
 from jobqueue.service import JobService, NewJob
 from jobqueue.settings import Settings
 from jobqueue.tasks import Registry
@@ -32,8 +32,13 @@ class Enqueued:
     def __init__(self, expected: int) -> None:
         self.registry = Registry()
         self.registry.task("noop")(self._run)
+        self.registry.task("number")(self._number)
         self.all_ran = asyncio.Event()
         self._left = expected
+
+    async def _number(self) -> JsonValue:
+        await self._run()
+        return {"left": self._left}
 
     async def _run(self) -> None:
         self._left -= 1
@@ -50,6 +55,7 @@ class Budget:
         self.inserts = sum(command.name == "insert" for command in jobs)
         self.claims = sum("status" in command.filters[0] for command in updates)
         self.outcomes = sum("lease.id" in command.filters[0] for command in updates)
+        self.ends = sum("lease.id" in query for command in updates for query in command.filters)
         self.reads = sum(command.name == "find" and "lease.id" in command.filters[0] for command in jobs)
         self.signals = sum(command.name == "update" and command.collection == "signals" for command in commands)
         self.further_answers = sum(
@@ -106,6 +112,19 @@ async def test_a_thousand_jobs_in_bulk_cost_tens_of_commands(settings: Settings,
     assert budget.further_answers == 0, budget  # each read fits one answer, however many were claimed
     assert budget.outcomes <= 6 * AT_LEAST, budget
     assert budget.other_writes == 0, budget
+
+
+async def test_a_thousand_results_cost_tens_of_statements(settings: Settings, stack: AsyncExitStack) -> None:
+    enqueued = Enqueued(JOBS)
+    engine = await start(settings, stack, enqueued)
+
+    with LISTENER.listening() as commands:
+        await engine.service.enqueue_many([NewJob(type="number") for _ in range(JOBS)])
+        await finish(engine, enqueued)
+
+    budget = Budget(commands)
+    assert budget.outcomes <= 6 * AT_LEAST, budget
+    assert budget.ends <= 12 * AT_LEAST, budget
 
 
 async def test_a_thousand_callers_at_once_share_a_few_inserts(settings: Settings, stack: AsyncExitStack) -> None:

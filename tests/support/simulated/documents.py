@@ -75,13 +75,43 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def updated(document: Mapping[str, Any], update: Mapping[str, Any]) -> Document:
+def updated(document: Mapping[str, Any], update: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Document:
     """The document after an update."""
     changed: Document = stored(dict(document))
+    if not isinstance(update, Mapping):
+        return _through(update, changed)
     for operator, fields in update.items():
         for path, operand in fields.items():
             _UPDATES[operator](changed, path, stored(operand))
     return changed
+
+
+def _through(pipeline: Sequence[Mapping[str, Any]], document: Document) -> Document:
+    for stage in pipeline:
+        [(operator, operand)] = stage.items()
+        if operator == "$unset":
+            for path in operand:
+                _unset(document, path, "")
+        else:
+            assert operator == "$set", operator
+            values = {path: evaluated(expression, document) for path, expression in operand.items()}
+            for path, value in values.items():
+                _set(document, path, stored(value))
+    return document
+
+
+def evaluated(expression: Any, document: Mapping[str, Any]) -> Any:
+    """What an expression of a pipeline is for a document: the few kinds that the adapter writes."""
+    match expression:
+        case {"$literal": value}:
+            return value
+        case {"$arrayElemAt": [array, index]}:
+            return evaluated(array, document)[evaluated(index, document)]
+        case {"$indexOfArray": [array, value]}:
+            return evaluated(array, document).index(evaluated(value, document))
+        case str() if expression.startswith("$"):
+            return at_path(document, expression[1:])
+    raise AssertionError(f"not known here: {expression}")
 
 
 def upserted(query: Mapping[str, Any], update: Mapping[str, Any]) -> Document:

@@ -57,7 +57,7 @@ def completion_is_not_fenced(stack: ExitStack) -> None:
     def unfenced(claim: Claim, result: Any, *, at: datetime) -> Outcome:
         outcome = complete(claim, result, at=at)
         guard = {"_id": claim.job_id, "status": Status.PROCESSING.value}
-        return replace(outcome, statements=[Statement(guard, outcome.statements[0].update)])
+        return outcome._replace(statements=[Statement(guard, outcome.statements[0].update)])
 
     _patch(stack, moves, "complete", unfenced)
 
