@@ -177,11 +177,12 @@ class JobService:
     async def wait(self, job_id: str, *, seconds: float) -> Job:
         """The job as soon as it is finished, or as it stands when the time is over. Raises `JobNotFound`."""
         job = await self._jobs.get(job_id)
-        if seconds > 0 and job.status not in FINISHED:
-            with contextlib.suppress(TimeoutError, QueueFull, ShuttingDown):
-                async with asyncio.timeout(seconds):
-                    async for seen in self.follow(job_id):
-                        job = seen
+        if seconds <= 0 or job.status in FINISHED:
+            return job
+        with contextlib.suppress(TimeoutError, QueueFull, ShuttingDown):
+            async with asyncio.timeout(seconds):
+                async for seen in self.follow(job_id):
+                    job = seen
         return job if job.status in FINISHED else await self._jobs.get(job_id)
 
     async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:

@@ -157,3 +157,14 @@ async def test_one_job_alone_costs_one_insert_one_claim_and_one_outcome(
     assert budget.reads <= 1, budget  # none where the claim itself answers with the document
     assert budget.signals <= 1, budget  # the queue's document, before its first job
     assert budget.other_writes == 0, budget
+
+
+async def test_a_look_at_a_job_that_is_not_finished_is_one_read(settings: Settings, stack: AsyncExitStack) -> None:
+    engine = await start(settings, stack, Enqueued(1))
+    job = await engine.service.enqueue(NewJob(type="noop", delay_seconds=600))
+
+    with LISTENER.listening() as commands:
+        await engine.service.wait(job.id, seconds=0)
+
+    reads = [command for command in commands if command.name == "find" and command.collection == "jobs"]
+    assert sum("_id" in read.filters[0] for read in reads) == 1, reads
