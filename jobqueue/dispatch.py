@@ -8,7 +8,6 @@ look that left nothing behind, the horizon is open and every local job is taken 
 
 from __future__ import annotations
 
-import asyncio
 import bisect
 from collections.abc import Container, Iterable, Sequence
 from typing import Protocol
@@ -41,19 +40,16 @@ class SignallingDispatcher:
     def __init__(self, jobs: JobRepository, clock: Clock) -> None:
         self._jobs = jobs
         self._clock = clock
-        self._signals: set[asyncio.Task[None]] = set()
 
     def offer(self, jobs: Sequence[Job]) -> None:
         """Signal the queues of those that are due; scheduled ones are found by the stagers."""
-        self.offer_candidates([Candidate.of(job) for job in jobs if job.status is Status.PENDING])
+        if queues := {job.queue for job in jobs if job.status is Status.PENDING}:
+            self._jobs.signal(queues, at=self._clock.now())
 
     def offer_candidates(self, candidates: Sequence[Candidate]) -> None:
         """Signal their queues."""
         if candidates:
-            queues = {candidate.queue for candidate in candidates}
-            signal = asyncio.create_task(self._jobs.signal(queues, at=self._clock.now()))
-            self._signals.add(signal)
-            signal.add_done_callback(self._signals.discard)
+            self._jobs.signal({candidate.queue for candidate in candidates}, at=self._clock.now())
 
     def interrupt(self, job_id: JobId) -> None:
         """Nothing runs here; the worker learns of it when it renews its lease."""

@@ -337,8 +337,8 @@ class JobRepository(Protocol):
         """Pending jobs in claim order: from the head, or from `after` on (which may come again)."""
         ...
 
-    async def signal(self, queues: Collection[str], *, at: datetime) -> None:
-        """Tell other processes that these queues have work. A hint: it may get lost."""
+    def signal(self, queues: Collection[str], *, at: datetime) -> None:
+        """Tell other processes that these queues have work. A hint: it returns at once, and may get lost."""
         ...
 
     def signals(self) -> AsyncIterator[str]:

@@ -232,7 +232,7 @@ class MongoJobRepository:
     async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
         return await self._claims.candidates(queues, after=after, limit=limit)
 
-    async def signal(self, queues: Collection[str], *, at: datetime) -> None:
+    def signal(self, queues: Collection[str], *, at: datetime) -> None:
         self._wakeups.signal(queues, at=at)
 
     def signals(self) -> AsyncIterator[str]:

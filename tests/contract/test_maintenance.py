@@ -314,7 +314,7 @@ async def test_a_signal_reaches_other_processes(bench: Bench) -> None:
     listening = asyncio.create_task(listen())
 
     async def signalled() -> bool:
-        await bench.jobs.signal({"mail", "sms"}, at=NOW)
+        bench.jobs.signal({"mail", "sms"}, at=NOW)
         return {"mail", "sms"} <= set(heard)
 
     await eventually(signalled, seconds=20, what="both queues are heard of")
