@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import TypeVar
 
 from aiohttp import hdrs, web
 
@@ -16,6 +17,7 @@ BODY_SECONDS = 60.0
 
 JSON_TYPE = re.compile(r"application/([a-z0-9!#$&^_.-]+\+)?json")
 NDJSON_TYPE = "application/x-ndjson"
+B = TypeVar("B", bytes, bytearray)
 UTF8_NAMES = frozenset({None, "utf-8", "utf8"})
 
 
@@ -36,6 +38,9 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
     _refuse_encodings(request)
     if (request.content_length or 0) > limit:
         raise too_large(limit)
+    if request.content.is_eof():
+        # It came with the head, as small ones do: there is nothing to wait for, and no timer to be set.
+        return _bounded(request.content.read_nowait(), limit)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _collect(request, limit)
@@ -52,9 +57,14 @@ async def _collect(request: web.Request, limit: int) -> bytes:
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
-        if len(body) > limit:
-            raise too_large(limit)
+        _bounded(body, limit)
     return bytes(body)
+
+
+def _bounded(body: B, limit: int) -> B:
+    if len(body) > limit:
+        raise too_large(limit)
+    return body
 
 
 def _refuse_encodings(request: web.Request) -> None:

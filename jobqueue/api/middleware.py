@@ -23,46 +23,42 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = structlog.get_logger(__name__)
 
 
-def identify_requests(random: Random) -> Middleware:
-    """Take the client's request id when it is short and harmless, else make one."""
+def answer_all(random: Random) -> Middleware:
+    """Give each request an id (the client's own when it is short and harmless) and answer exceptions with problem
+    documents; the outermost place where any is caught."""
 
     @web.middleware
-    async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get(REQUEST_ID_HEADER, "")
         request_id = given if NAME_PATTERN.fullmatch(given) else f"{random.getrandbits(64):016x}"
         request[REQUEST_ID] = request_id
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        # Nothing to unbind: aiohttp runs each request in a context of its own.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            _refuse_other_sites(request)
             response = await handler(request)
+        except Exception as error:
+            response = _answer_to(request, error)
         if not response.prepared:
             response.headers.update({REQUEST_ID_HEADER: request_id, **OWN_HEADERS})
         return response
 
-    return identify
+    return answer
 
 
-@web.middleware
-async def refuse_other_sites(request: web.Request, handler: Handler) -> web.StreamResponse:
+def _refuse_other_sites(request: web.Request) -> None:
     """A page of another site could have the browser on this machine send what needs no body (cancel, retry, a short
     enqueue). Browsers say where a request comes from (Fetch Metadata Request Headers, W3C); others say nothing."""
     if request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site") == "cross-site":
         raise web.HTTPForbidden(text="a page of another site may not change anything here")
-    return await handler(request)
 
 
-@web.middleware
-async def show_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer exceptions with problem documents; the outermost place where any is caught."""
-    try:
-        return await handler(request)
-    except web.HTTPMethodNotAllowed as error:
-        if request.method == hdrs.METH_OPTIONS:
-            return web.Response(status=204, headers={hdrs.ALLOW: error.headers[hdrs.ALLOW]})
-        return _problem(request, error)
-    except web.HTTPException as error:
-        return _problem(request, error)
-    except Exception as error:
+def _answer_to(request: web.Request, error: Exception) -> web.Response:
+    if isinstance(error, web.HTTPMethodNotAllowed) and request.method == hdrs.METH_OPTIONS:
+        return web.Response(status=204, headers={hdrs.ALLOW: error.headers[hdrs.ALLOW]})
+    if not isinstance(error, web.HTTPException):
         _log(request, error)
-        return _problem(request, error)
+    return _problem(request, error)
 
 
 def _problem(request: web.Request, error: Exception) -> web.Response:

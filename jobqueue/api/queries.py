@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import TypeVar
 
 from aiohttp import web
@@ -16,11 +17,18 @@ Q = TypeVar("Q", bound=Input)
 
 def read_query(request: web.Request, model: type[Q]) -> Q:
     """The query parameters of a request. Raises `InvalidJob` that names every one that is wrong."""
+    if not request.rel_url.raw_query_string:
+        nothing: Q = _of_nothing(model)
+        return nothing
     given = dict(request.query)
-    problems = [*_repeated(request), *check_value(given)] if given else []
-    if problems:
+    if problems := [*_repeated(request), *check_value(given)]:
         raise InvalidJob(problems)
     return model.read(given)
+
+
+@cache
+def _of_nothing(model: type[Q]) -> Q:
+    return model.read({})
 
 
 def _repeated(request: web.Request) -> Iterable[FieldProblem]:

@@ -24,7 +24,7 @@ from jobqueue.api.graphql.requests import GraphQLAnswer, GraphQLBody, execute_gr
 from jobqueue.api.graphql.sockets import Sockets
 from jobqueue.api.handlers import API, Api, Limits
 from jobqueue.api.idempotency import KEY_HEADER, REPLAYED_HEADER
-from jobqueue.api.middleware import identify_requests, refuse_other_sites, show_problems
+from jobqueue.api.middleware import answer_all
 from jobqueue.api.negotiation import TEXTS
 from jobqueue.api.openapi import Reply, build_openapi
 from jobqueue.api.queries import read_query
@@ -406,7 +406,7 @@ def _api(service: JobService, clock: Clock, limits: Limits | None, metrics: Prom
 
 def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) -> web.Application:
     app = web.Application(
-        middlewares=[identify_requests(random or Random(os.urandom(16))), show_problems, refuse_other_sites],
+        middlewares=[answer_all(random or Random(os.urandom(16)))],
         client_max_size=api.limits.max_bulk_bytes,
         # Compressed bodies are refused with 415; aiohttp's own decoding would break the connection at a wrong one.
         handler_args={"auto_decompress": False, "logger": server_log},
