@@ -19,10 +19,17 @@ _SIMULATION = """\
 
 
 def compose(
-    *, base_url: str | None, mongodb_uri: str, database: str, simulate: bool, example: Mapping[str, Any] | None
+    *,
+    base_url: str | None,
+    mongodb_uri: str,
+    database: str,
+    simulate: bool,
+    example: Mapping[str, Any] | None,
+    processes: int = 1,
 ) -> str:
     """The banner. `example` is the job to post in the calls, if there are to be any; no job should have its id yet."""
-    paragraphs = [f"jobqueue {__version__} is ready.", _places(base_url, mongodb_uri, database)]
+    several = f", in {processes} processes" if processes > 1 else ""
+    paragraphs = [f"jobqueue {__version__} is ready{several}.", _places(base_url, mongodb_uri, database)]
     if simulate:
         paragraphs.append(_SIMULATION)
     if base_url and example is not None:

@@ -1,4 +1,5 @@
-"""The commands. They read the settings, provide a database, and hand over to `process.run`.
+"""The commands. They read the settings, provide a database, and hand over to `process.run`, or
+`fleet.run_fleet` where several processes are wanted.
 
 Exit codes: 0 all went well, 1 it could not (one sentence on standard error says why), 2 wrong usage.
 Standard output is for people; the log goes to standard error.
@@ -25,6 +26,7 @@ from jobqueue.doctor import DEFAULT_LIMIT, Examination, as_text, examine, treat
 from jobqueue.embedded import EmbeddedServer, join
 from jobqueue.errors import ConfigurationError, JobQueueError
 from jobqueue.loading import load
+from jobqueue.loop import loop_factory
 from jobqueue.settings import PREFIX, Settings, load_settings
 from jobqueue.tasks import Registry, Task
 
@@ -101,14 +103,15 @@ _TASKS = click.option(
 )
 _HOST = click.option("--host", help="Address to listen on.")
 _PORT = click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
-_WORKERS = click.option("--workers", type=int, help="Jobs to run at the same time.")
+_PROCESSES = click.option("--processes", type=int, help="Processes to start, all on one port.")
+_WORKERS = click.option("--workers", type=int, help="Jobs to run at the same time in each process.")
 _DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the embedded server.")
 
 
 @program.command()
-@_options(_TASKS, _HOST, _PORT, _WORKERS, _DATA_DIR)
+@_options(_TASKS, _HOST, _PORT, _PROCESSES, _WORKERS, _DATA_DIR)
 def serve(modules: tuple[str, ...], **overrides: Any) -> int:
-    """HTTP and workers in one process.
+    """HTTP and workers in one process, or in each of --processes.
 
     Without JOBQUEUE_MONGODB_URI it starts the embedded server, for trying things out. There and without --tasks it
     only simulates: every job sleeps briefly and completes."""
@@ -116,7 +119,7 @@ def serve(modules: tuple[str, ...], **overrides: Any) -> int:
 
 
 @program.command()
-@_options(_HOST, _PORT, _DATA_DIR)
+@_options(_HOST, _PORT, _PROCESSES, _DATA_DIR)
 def api(**overrides: Any) -> int:
     """HTTP only; workers are other processes.
 
@@ -125,7 +128,7 @@ def api(**overrides: Any) -> int:
 
 
 @program.command()
-@_options(_TASKS, _HOST, _PORT, _WORKERS, _DATA_DIR)
+@_options(_TASKS, _HOST, _PORT, _PROCESSES, _WORKERS, _DATA_DIR)
 def worker(modules: tuple[str, ...], **overrides: Any) -> int:
     """Workers only; listens only when a port is given, for health and metrics.
 
@@ -142,7 +145,6 @@ def demo() -> int:
     from rich.console import Console  # here, so that --help does not wait for what only the demo needs
 
     from jobqueue.demo.stage import demo as play
-    from jobqueue.process import loop_factory
 
     logs.configure("ERROR")  # its jobs fail on purpose
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -220,37 +222,53 @@ def _start(roles: Roles, modules: Sequence[str], overrides: dict[str, Any]) -> i
     logs.configure(settings.log_level, settings.log_format)
     simulate = decide_simulation(settings, roles, has_tasks=bool(modules))
     registry = simulation(load(modules)) if simulate else load(modules)
-    from jobqueue.process import loop_factory  # here, so that --help does not wait for drivers and servers
-
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(settings, roles, registry=registry, simulate=simulate))
+        return runner.run(_serve(settings, roles, modules, registry=registry, simulate=simulate))
 
 
-async def _serve(settings: Settings, roles: Roles, *, registry: Registry, simulate: bool) -> int:
-    from jobqueue.process import Ready, run  # here, so that --help does not wait for drivers and servers to be imported
+async def _serve(
+    settings: Settings, roles: Roles, modules: Sequence[str], *, registry: Registry, simulate: bool
+) -> int:
+    # Imported here, so that --help does not wait for drivers and servers to be imported, nor the supervisor at all.
+    async with _database(settings, roles) as uri:
+        announce = _announcer(settings, roles, registry, mongodb_uri=uri, simulate=simulate)
+        if settings.processes > 1:
+            from jobqueue.fleet import run_fleet
 
-    def announce(ready: Ready) -> None:
-        example = example_of(registry, simulate=ready.simulate)
+            return await run_fleet(
+                settings,
+                http=roles.http,
+                workers=roles.workers,
+                modules=modules,
+                mongodb_uri=uri,
+                simulate=simulate,
+                on_ready=announce,
+            )
+        from jobqueue.process import run
+
+        return await run(
+            settings, http=roles.http, workers=roles.workers, registry=registry, mongodb_uri=uri, on_ready=announce
+        )
+
+
+def _announcer(
+    settings: Settings, roles: Roles, registry: Registry, *, mongodb_uri: str, simulate: bool
+) -> Callable[[str | None], None]:
+    """What prints the banner, once the service is up."""
+
+    def announce(base_url: str | None) -> None:
         click.echo(
             banner.compose(
-                base_url=ready.base_url,
-                mongodb_uri=ready.mongodb_uri,
+                base_url=base_url,
+                mongodb_uri=mongodb_uri,
                 database=settings.database,
-                simulate=ready.simulate,
-                example=example if roles.http else None,
+                simulate=simulate,
+                example=example_of(registry, simulate=simulate) if roles.http else None,
+                processes=settings.processes,
             )
         )
 
-    async with _database(settings, roles) as uri:
-        return await run(
-            settings,
-            http=roles.http,
-            workers=roles.workers,
-            registry=registry,
-            mongodb_uri=uri,
-            simulate=simulate,
-            on_ready=announce,
-        )
+    return announce
 
 
 @asynccontextmanager

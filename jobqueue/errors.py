@@ -14,6 +14,7 @@ JobQueueError
 ├── Unavailable         MongoDB did not answer; nothing was changed, or the caller may not care
 │   └── OutcomeUnknown  the write may or may not have happened; repeating it by the same id is safe
 ├── SchemaConflict      an index of our name has another definition
+├── ProcessFailed       one of several processes does not start, or goes on ending
 └── ConfigurationError  the process cannot start as it is set up
 
 Services and repositories raise them; `api/errors.py` turns them into HTTP; handlers do neither.
@@ -141,6 +142,10 @@ class OutcomeUnknown(Unavailable):
 
 class SchemaConflict(JobQueueError):
     """An index with our name has another definition than ours."""
+
+
+class ProcessFailed(JobQueueError):
+    """One of several processes does not start, or goes on ending."""
 
 
 class ConfigurationError(JobQueueError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -25,17 +26,20 @@ _CHATTY = ("pymongo", "motor", "asyncio", "aiohttp.access")
 """Libraries that at DEBUG or INFO tell of every command, with its documents."""
 
 
-def configure(level: str, log_format: LogFormat = "auto", *, stream: TextIO | None = None) -> None:
-    """Set up logging for this process; may be called again."""
+def configure(
+    level: str, log_format: LogFormat = "auto", *, stream: TextIO | None = None, process: int | None = None
+) -> None:
+    """Set up logging for this process; may be called again. Every line says which `process` of several this is."""
     stream = stream or sys.stderr
     render = _renderer(log_format, colors=stream.isatty())
+    processors = _PROCESSORS if process is None else (*_PROCESSORS, _numbered(process))
     structlog.configure(
-        processors=[*_PROCESSORS, render],
+        processors=[*processors, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    _route_standard_library(level, render, stream)
+    _route_standard_library(level, processors, render, stream)
 
 
 def mask_credentials(text: str) -> str:
@@ -43,11 +47,11 @@ def mask_credentials(text: str) -> str:
     return _SECRET_OPTIONS.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
 
 
-def _route_standard_library(level: str, render: Processor, stream: TextIO) -> None:
+def _route_standard_library(level: str, before: Sequence[Processor], render: Processor, stream: TextIO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *_PROCESSORS],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *before],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
@@ -69,6 +73,14 @@ def _renderer(log_format: LogFormat, *, colors: bool) -> Processor:
 
 def _put_first_what_is_read_first(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def _numbered(process: int) -> Processor:
+    def number(_logger: Any, _method: str, event: EventDict) -> EventDict:
+        event["process"] = process
+        return event
+
+    return number
 
 
 def _mask(_logger: Any, _method: str, event: EventDict) -> EventDict:

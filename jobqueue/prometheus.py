@@ -1,15 +1,17 @@
 """Metrics for Prometheus: this process counted, and the database as of the last second.
 
-Counters and histograms are of this process only (add them up over all processes); what is in the database is shown
-as gauges, the same in every process (take the maximum, not the sum). Labels are bounded, whatever clients make up:
+Counters and histograms are of this process only (add them up over all processes); of several behind one port each is
+shown, told apart by the label `process`. What is in the database is shown as gauges, the same in every process (take
+the maximum, not the sum). Labels are bounded, whatever clients make up:
 names of queues and types beyond the bounds are counted under `other`, and no id is ever a label.
 """
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -30,6 +32,10 @@ MAX_PAIRS = 500
 WAIT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 RUN_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 BATCH_BUCKETS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+
+
+Snapshots = Mapping[int, bytes | None]
+"""What several processes counted, by their numbers; None of one that did not answer."""
 
 
 class Names:
@@ -100,20 +106,31 @@ class PrometheusMetrics:
         self._slots = Gauge("jobqueue_slots", "Jobs that this process runs at the same time.", registry=registry)
         Gauge("jobqueue_build_info", "1, with the version.", ["version"], registry=registry).labels(__version__).set(1)
         ProcessCollector(namespace="jobqueue", registry=registry)
-        self._database = _DatabaseGauges()
-        registry.register(self._database)
+        self._ask_all: Callable[[], Awaitable[Snapshots]] | None = None
 
     def watch_pool(self, *, slots: int, running: Callable[[], int]) -> None:
         """Show how many jobs run here; `running` is asked when metrics are."""
         self._slots.set(slots)
         self._running.set_function(running)
 
-    def render(self, wanted: str, state: DatabaseState | None) -> tuple[bytes, str]:
+    def show_all(self, ask_all: Callable[[], Awaitable[Snapshots]]) -> None:
+        """Show what all processes behind this port counted; `ask_all` is asked for that when metrics are."""
+        self._ask_all = ask_all
+
+    def snapshot(self) -> bytes:
+        """What this process counted, for `Snapshots`."""
+        return json.dumps([_packed(family) for family in self.registry.collect()]).encode()
+
+    async def scrape(self, wanted: str, state: DatabaseState | None) -> tuple[bytes, str]:
         """Everything as text, and its content type. `wanted` is one media range of an Accept header; `state` is
         None while the database does not answer."""
-        self._database.state = state
+        return self.render(wanted, state, None if self._ask_all is None else await self._ask_all())
+
+    def render(self, wanted: str, state: DatabaseState | None, snapshots: Snapshots | None = None) -> tuple[bytes, str]:
+        """As `scrape`, of this process, or of those that took `snapshots`."""
+        counted = self.registry.collect() if snapshots is None else _told_apart(snapshots)
         encode, content_type = choose_encoder(wanted)
-        return encode(self.registry), content_type
+        return encode(_Families([*counted, *_database(state)])), content_type
 
     # Observer
 
@@ -195,23 +212,45 @@ class PlainHistogram(Collector):
         yield family
 
 
-class _DatabaseGauges(Collector):
-    """What is in the database, whoever put it there."""
+class _Families(Collector):
+    """What is already collected."""
 
-    def __init__(self) -> None:
-        self.state: DatabaseState | None = None
-
-    def describe(self) -> Iterator[Metric]:
-        """The names, without asking for values."""
-        return iter(())
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        """The families of the last state; none while it is not known, but the one that says so."""
-        up = self.state is not None
-        yield GaugeMetricFamily("jobqueue_database_up", "Whether MongoDB answered for this scrape.", value=float(up))
-        if self.state is not None:
-            yield from _totals(self.state.totals)
-            yield from _queues(self.state)
+        """As it is."""
+        return iter(self._families)
+
+
+def _packed(family: Metric) -> tuple[object, ...]:
+    samples = [(sample.name, sample.labels, sample.value) for sample in family.samples]
+    return family.name, family.documentation, family.type, family.unit, samples
+
+
+def _told_apart(snapshots: Snapshots) -> Iterator[Metric]:
+    """The families of several processes, each sample with the number of its process. One that is started again begins
+    at zero, which is what Prometheus expects of a counter."""
+    up = GaugeMetricFamily("jobqueue_process_up", "Whether this process behind the port answered.", labels=["process"])
+    families: dict[str, Metric] = {}
+    for number, snapshot in snapshots.items():
+        up.add_metric([str(number)], float(snapshot is not None))
+        for name, documentation, kind, unit, samples in json.loads(snapshot or b"[]"):
+            family = families.setdefault(name, Metric(name, documentation, kind, unit))
+            for sample, labels, value in samples:
+                family.add_sample(sample, {**labels, "process": str(number)}, value)
+    yield up
+    yield from families.values()
+
+
+def _database(state: DatabaseState | None) -> Iterator[Metric]:
+    """What is in the database, whoever put it there; while it is not known, only that."""
+    yield GaugeMetricFamily(
+        "jobqueue_database_up", "Whether MongoDB answered for this scrape.", value=float(state is not None)
+    )
+    if state is not None:
+        yield from _totals(state.totals)
+        yield from _queues(state)
 
 
 def _totals(totals: Totals) -> Iterator[Metric]:

@@ -42,7 +42,8 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path(".jobqueue"), description="where the embedded server keeps its data")
     embedded_server: Literal["auto", "python", "rust"] = Field("auto", description="which build of it to use")
 
-    workers: int = Field(10, ge=1, le=10_000, description="jobs run at the same time in this process")
+    processes: int = Field(1, ge=1, le=256, description="processes of `serve`, `api` or `worker`, all on one port")
+    workers: int = Field(10, ge=1, le=10_000, description="jobs run at the same time in each process")
     queue_size: int = Field(1_000, ge=1, le=100_000, description="ids held ready in memory")
     queues: Annotated[tuple[str, ...], NoDecode] = Field(
         (ALL_QUEUES,), description="queues to work on, separated by commas; * is every one"

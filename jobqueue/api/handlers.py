@@ -200,7 +200,7 @@ async def show_metrics(api: Api, request: web.Request, query: NoQuery) -> web.Re
     # What this process counted is to be seen also, and above all, while the database is away.
     with contextlib.suppress(Unavailable):
         state = await api.service.database_state()
-    body, content_type = api.metrics.render(wanted, state)
+    body, content_type = await api.metrics.scrape(wanted, state)
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, **BY_ACCEPT})
 
 

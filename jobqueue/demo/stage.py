@@ -71,11 +71,10 @@ async def _service(carrier: Carrier) -> AsyncIterator[str]:
                 workers=True,
                 registry=simulation(shop_tasks(carrier)),
                 mongodb_uri=server.uri,
-                simulate=True,
-            ) as ready,
+            ) as url,
         ):
-            assert ready.base_url is not None
-            yield ready.base_url
+            assert url is not None
+            yield url
 
 
 class _Settings(Settings):

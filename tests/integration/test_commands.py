@@ -95,6 +95,22 @@ def test_ctrl_c_stops_the_service_in_order_and_the_database_after_it(start: Star
     assert not any(process.is_alive() for process in record.processes)
 
 
+def test_ctrl_c_reaches_each_of_several_processes_once_and_the_database_after_them(start: Start, folder: Path) -> None:
+    serving = start("serve", "--port", "0", "--processes", "2")
+    assert "is ready, in 2 processes." in banner_of(serving)
+    record = DataDir(folder).read()
+
+    os.killpg(serving.pid, signal.SIGINT)
+
+    output, errors = serving.communicate(timeout=60)
+    assert (serving.returncode, output.count("is ready")) == (0, 0)
+    events = [(line.get("process"), line["event"]) for line in map(json.loads, errors.splitlines())]
+    assert sorted(events[3:]) == [(1, "stopped"), (1, "stopping"), (2, "stopped"), (2, "stopping")]
+    assert events[:3] == [(1, "started"), (2, "started"), (None, "processes started")]
+    assert record is not None
+    assert not any(process.is_alive() for process in record.processes)
+
+
 def test_api_and_worker_join_the_server_of_the_folder(start: Start) -> None:
     (uri,) = re.findall(r"mongosh '(\S+)'", banner_of(start("serve", "--port", "0")))
 

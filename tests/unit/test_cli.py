@@ -65,12 +65,12 @@ def test_wrong_settings_and_options_are_all_reported_before_anything_starts(
     monkeypatch.setenv("JOBQUEUE_LEASE_SECONDS", "soon")
     monkeypatch.setenv("JOBQUEUE_DRIVER", "pigeon")
 
-    assert main(["serve", "--workers", "0"]) == 1
+    assert main(["serve", "--workers", "0", "--processes", "0"]) == 1
 
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("jobqueue: these settings are wrong:\n")
-    assert all(f"JOBQUEUE_{name}: " in printed.err for name in ("LEASE_SECONDS", "DRIVER", "WORKERS"))
+    assert all(f"JOBQUEUE_{name}: " in printed.err for name in ("LEASE_SECONDS", "DRIVER", "WORKERS", "PROCESSES"))
 
 
 def test_tasks_lists_the_built_in_ones(capsys: pytest.CaptureFixture[str]) -> None:

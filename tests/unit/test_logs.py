@@ -57,6 +57,16 @@ def test_loggers_of_the_standard_library_write_the_same_lines() -> None:
     assert (line["event"], line["level"], line["logger"]) == ("cannot go on", "error", "aiohttp.server")
 
 
+def test_of_several_processes_every_line_says_which_one_wrote_it() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream=stream, process=2)
+
+    structlog.get_logger().info("started")
+    logging.getLogger("pymongo").warning("away")
+
+    assert [(line["event"], line["process"]) for line in _lines(stream)] == [("started", 2), ("away", 2)]
+
+
 def test_events_below_the_level_and_the_chatter_of_drivers_are_left_out() -> None:
     stream = io.StringIO()
     logs.configure("WARNING", stream=stream)

@@ -171,6 +171,32 @@ def test_two_engines_in_one_process_do_not_share_their_metrics() -> None:
     assert not samples(families(second)["jobqueue_jobs_enqueued"])
 
 
+def test_processes_behind_one_port_are_told_apart_and_the_database_is_shown_once() -> None:
+    second = busy()
+    second.enqueued([job()])
+
+    body, content_type = PrometheusMetrics().render(
+        OPENMETRICS, state(), {1: busy().snapshot(), 2: second.snapshot(), 3: None}
+    )
+    found = {family.name: family for family in families_in(body.decode(), content_type)}
+
+    assert samples(found["jobqueue_process_up"]) == {("1",): 1, ("2",): 1, ("3",): 0}
+    assert samples(found["jobqueue_jobs_enqueued"]) == {("1", "default", "email"): 1, ("2", "default", "email"): 2}
+    assert samples(found["jobqueue_slots"]) == {("1",): 10, ("2",): 10}
+    assert samples(found["jobqueue_database_finished_jobs"])[("completed",)] == 3
+    assert samples(found["jobqueue_database_up"]) == {(): 1}
+
+
+def test_what_several_processes_counted_is_written_as_what_one_did() -> None:
+    """Types, units, help and every sample, but for the label."""
+    body, _ = PrometheusMetrics().render(TEXT, state(), {1: busy().snapshot()})
+    told = re.sub(rb"""(?<=[{,])process="1",?""", b"", body).replace(b",}", b"}").replace(b"{}", b"")
+
+    volatile = re.compile(rb"_created|jobqueue_process_")
+    lines = {line for line in told.splitlines() if not volatile.search(line)}
+    assert lines == {line for line in busy().render(TEXT, state())[0].splitlines() if not volatile.search(line)}
+
+
 def exposed() -> set[str]:
     """The names of all series, as queries use them."""
     body, _ = busy().render(TEXT, state())
@@ -231,3 +257,4 @@ async def test_promtool_accepts_the_alerts() -> None:
 
 async def test_promtool_finds_nothing_to_say_of_the_metrics() -> None:
     await promtool("check", "metrics", stdin=busy().render(TEXT, state())[0])
+    await promtool("check", "metrics", stdin=busy().render(TEXT, state(), {1: busy().snapshot(), 2: None})[0])

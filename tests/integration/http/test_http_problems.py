@@ -22,6 +22,7 @@ from jobqueue.errors import (
     JobQueueError,
     LeaseLost,
     OutcomeUnknown,
+    ProcessFailed,
     QueueFull,
     SchemaConflict,
     Unavailable,
@@ -138,14 +139,14 @@ async def test_an_error_of_ours_that_no_client_can_cause_is_500(
 
 
 def test_every_error_that_a_client_can_meet_has_its_row() -> None:
-    """The three without one cannot come out of what the API calls; a new error must choose."""
+    """The four without one cannot come out of what the API calls; a new error must choose."""
     ours = {
         kind
         for _, kind in inspect.getmembers(jobqueue.errors, inspect.isclass)
         if issubclass(kind, JobQueueError) and kind is not JobQueueError
     }
 
-    assert ours - set(TABLE) == {LeaseLost, SchemaConflict, ConfigurationError}
+    assert ours - set(TABLE) == {LeaseLost, SchemaConflict, ProcessFailed, ConfigurationError}
 
 
 async def test_a_path_without_a_route_is_a_problem(client: Client) -> None:

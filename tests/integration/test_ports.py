@@ -1,0 +1,107 @@
+"""The port that several processes share: nobody else gets it, be it one process or several, early or late."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from jobqueue.errors import ConfigurationError
+from jobqueue.ports import reserved
+
+HOST = "127.0.0.1"
+
+
+def listener(port: int, *, shared: bool) -> socket.socket:
+    """As a process of the service listens."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+    try:
+        sock.bind((HOST, port))
+        sock.listen()
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved(HOST, 0) as (address, number):
+        assert address == HOST
+        yield number
+
+
+def test_several_listen_on_a_port_that_is_kept_for_them(port: int) -> None:
+    with listener(port, shared=True) as first, listener(port, shared=True) as second:
+        first.settimeout(0.02)
+        second.settimeout(0.02)
+
+        with socket.create_connection((HOST, port), timeout=5):
+            assert took_one(first) != took_one(second)
+
+
+def took_one(sock: socket.socket) -> bool:
+    try:
+        sock.accept()[0].close()
+    except TimeoutError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("listening", [0, 2])
+def test_another_supervisor_is_refused_also_while_no_process_listens(port: int, listening: int) -> None:
+    listeners = [listener(port, shared=True) for _ in range(listening)]
+
+    with (
+        pytest.raises(ConfigurationError, match=rf"^cannot listen on {HOST}:{port} \(.+\); set JOBQUEUE_PORT$"),
+        reserved(HOST, port),
+    ):
+        pass
+
+    for each in listeners:
+        each.close()
+
+
+def test_a_single_process_is_refused_too(port: int) -> None:
+    with pytest.raises(OSError, match="in use"):
+        listener(port, shared=False)
+
+
+def test_processes_whose_supervisor_is_gone_keep_a_new_one_away() -> None:
+    with reserved(HOST, 0) as (_, port):
+        left = listener(port, shared=True)
+
+    with left, pytest.raises(ConfigurationError, match="cannot listen"), reserved(HOST, port):
+        pass
+    with reserved(HOST, port):
+        pass
+
+
+def test_a_port_on_which_connections_were_just_closed_can_be_had() -> None:
+    with listener(0, shared=False) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection((HOST, port), timeout=5):
+            server.accept()[0].close()  # the side that closes first waits for a minute
+
+    with reserved(HOST, port) as (_, number):
+        assert number == port
+
+
+def test_all_addresses_of_a_host_have_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    with reserved("both", 0) as (_, port):
+        for address in ("127.0.0.1", "127.0.0.2"):
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((address, port))
+
+
+def test_a_system_that_cannot_share_ports_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+
+    with pytest.raises(ConfigurationError, match="JOBQUEUE_PROCESSES needs SO_REUSEPORT"), reserved(HOST, 0):
+        pass
