@@ -25,7 +25,7 @@ NEWEST = "newest_v1"
 STATUS_NEWEST = "status_newest_v1"
 IDEMPOTENCY_KEY = "idempotency_key_v1"
 UNIQUE_KEY = "unique_key_v1"
-RETENTION = "retention_v1"
+RETENTION = "retention_v2"
 HEARTBEAT = "heartbeat_v1"
 LOG_EXPIRY = "log_expiry_v1"
 
@@ -70,7 +70,12 @@ def job_indexes(*, sparse: bool) -> Sequence[Index]:
         Index(STATUS_NEWEST, [("status", 1), ("seq", -1)]),
         _unique(IDEMPOTENCY_KEY, "idempotencyKey", sparse=sparse),
         _unique(UNIQUE_KEY, "uniqueKey", sparse=sparse),
-        Index(RETENTION, [("status", 1), ("finishedAt", 1)]),
+        # Finished jobs only: with all of them, each move would rewrite an entry that no query looks at.
+        Index(
+            RETENTION,
+            [("status", 1), ("finishedAt", 1)],
+            {"partialFilterExpression": {"finishedAt": {"$exists": True}}},
+        ),
     ]
 
 

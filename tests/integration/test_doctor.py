@@ -288,7 +288,7 @@ async def test_a_missing_index_is_found_and_made(patient: Patient) -> None:
     [
         ("due_v1", {"keys": [("updatedAt", 1)], "name": "due_v1"}),
         ("idempotency_key_v1", {"keys": [("idempotencyKey", 1)], "name": "idempotency_key_v1"}),
-        ("retention_v1", {"keys": [("status", 1), ("finishedAt", 1)], "name": "by_hand"}),
+        ("retention_v2", {"keys": [("status", 1), ("finishedAt", 1)], "name": "by_hand"}),
     ],
     ids=["other keys", "not unique", "our keys under another name"],
 )
