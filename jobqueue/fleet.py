@@ -76,7 +76,8 @@ async def run_fleet(
             on_ready(url)
 
         supervisor = Supervisor(start, numbers=numbers)
-        on_stop_signals(supervisor.stop, at_once=supervisor.kill)
+        stack.callback(supervisor.kill)
+        on_stop_signals(supervisor.stop, at_once=stack.close)
         await supervisor.run(ready)
     return 0
 

@@ -6,9 +6,12 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
+import pytest
 from databases import DatabaseProcess
 from observers import WITNESSED, Client, Witness, eventually
 from processes import ServiceProcess, run_command
@@ -40,6 +43,15 @@ class Processes(ServiceProcess):
 
         await eventually(replaced, seconds=60, what=f"process {number} to be started again")
         return self.living()[number]
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder for temporary files, which is empty again when the test is over. Its name is short, as those of sockets
+    have to be."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+        assert list(Path(folder).iterdir()) == []
 
 
 async def gone(pids: Iterable[int], *, seconds: float) -> None:
@@ -145,9 +157,9 @@ async def test_a_killed_process_comes_back_and_no_accepted_job_is_lost(
 
 
 async def test_processes_whose_supervisor_is_killed_stop_in_order(
-    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness, temporary: Path
 ) -> None:
-    env = settings_for(WORKERS="1", SHUTDOWN_GRACE_SECONDS="20")
+    env = {"TMPDIR": str(temporary)} | settings_for(WORKERS="1", SHUTDOWN_GRACE_SECONDS="20")
     async with Processes("serve", "--processes", "2", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
         ids = await client.bulk([{"type": "work", "payload": {"seconds": 1}}] * 2)
@@ -185,9 +197,9 @@ async def test_one_that_hears_no_signal_does_not_outlive_its_supervisor_for_long
 
 
 async def test_the_second_signal_ends_all_at_once(
-    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness, temporary: Path
 ) -> None:
-    env = settings_for(SHUTDOWN_GRACE_SECONDS="60")
+    env = {"TMPDIR": str(temporary)} | settings_for(SHUTDOWN_GRACE_SECONDS="60")
     async with Processes("serve", "--processes", "2", "--tasks", WITNESSED, env=env) as service:
         await Client(http, service.url).post("/jobs", {"type": "work", "payload": {"seconds": 300}})
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from jobqueue import ports
 from jobqueue.errors import ConfigurationError
 from jobqueue.ports import reserved
 
@@ -63,6 +65,23 @@ def test_another_supervisor_is_refused_also_while_no_process_listens(port: int, 
 
     for each in listeners:
         each.close()
+
+
+def test_of_two_supervisors_that_begin_together_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one does all of it when the first has made its first step."""
+    bound = ports._bound
+    rivals = ExitStack()
+
+    def bound_while_a_rival_begins(family: int, address: tuple[object, ...], *options: int) -> socket.socket:
+        sock = bound(family, address, *options)
+        monkeypatch.setattr(ports, "_bound", bound)
+        rivals.enter_context(reserved(HOST, sock.getsockname()[1]))
+        return sock
+
+    monkeypatch.setattr(ports, "_bound", bound_while_a_rival_begins)
+
+    with rivals, pytest.raises(ConfigurationError, match="cannot listen"), reserved(HOST, 0):
+        pass
 
 
 def test_a_single_process_is_refused_too(port: int) -> None:
