@@ -40,6 +40,9 @@ OF: Mapping[str, str] = {
 
         - Load generator, service and database share the cores: requests a second depend on all three, the CPU of the
           server process on itself alone. "Of bare, CPU" is the bare handler's CPU as a share of the service's.
+        - "2 processes" are two of the service on one port, each with group commits of its own, which are smaller then.
+          They have a second core only where load generator and database leave one; else the rows show what a second
+          process costs.
         - The bare `POST` stores nothing. What storing each body by itself would cost is the row below it; the service
           stores them all, in group commits.
         - The bare handler has no middleware, no request id, no problem documents; its body is parsed and checked in one

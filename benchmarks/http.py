@@ -1,13 +1,16 @@
 """HTTP: what the service answers a second, as a share of a bare aiohttp handler under the same load.
 
 The bare handler parses and validates the same body and answers the same bytes; for `GET` it makes the one find that
-must be made. Both are one process on uvloop. `server_cpu_us` is the CPU of that process for each request, which holds
-when load generator, server and database share too few cores; `database_cpu_us` is that of the database.
+must be made. Both are one process on uvloop; the service also as two processes on one port, which needs cores that
+nobody else wants. `server_cpu_us` is the CPU of the server, all its processes, for each request, which holds when load
+generator, server and database share too few cores; `database_cpu_us` is that of the database.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -23,16 +26,17 @@ from pymongo.asynchronous.collection import AsyncCollection
 from benchmarks.audit import AuditFailed
 from benchmarks.bench import Bench
 from benchmarks.load import Answered, Load, generator, put_load
-from benchmarks.machine import process_cpu_seconds
-from benchmarks.processes import Process, free_port, jobqueue_process, python_process
+from benchmarks.machine import family_cpu_seconds, process_cpu_seconds
+from benchmarks.processes import START_SECONDS, Process, free_port, jobqueue_process, python_process
 from benchmarks.results import Line
 from benchmarks.workload import BATCH
 
 BODY = {"type": "noop", "payload": {"n": 123456, "text": "a payload of some fifty characters, as many have"}}
 BULKS_IN_FLIGHT = 4
 IDS = 1_000
+UP = re.compile(r"^jobqueue_process_up\{.*\} 1\.0$", re.MULTILINE)
 
-JOBS_OF = {"POST /jobs": 1, "POST /jobs/bulk": BATCH, "bare POST and insert_one": 1}
+JOBS_OF = {"POST /jobs": 1, "POST /jobs, 2 processes": 1, "POST /jobs/bulk": BATCH, "bare POST and insert_one": 1}
 """How many documents one answer stands for."""
 
 SINGLE = Load("POST", ["/jobs"], json.dumps(BODY))
@@ -41,9 +45,10 @@ BULK = Load("POST", ["/jobs/bulk"], json.dumps([BODY] * BATCH), connections=BULK
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The service and the bare handlers, on the same database."""
+    """The service, the service in two processes, and the bare handlers, on the same database."""
 
     service: Process
+    two: Process
     bare: Process
     database_pid: int
     jobs: AsyncCollection[dict[str, Any]]
@@ -57,9 +62,11 @@ async def run(bench: Bench) -> None:
             show = Load("GET", await _paths_of_jobs(servers.service))
             for case, process, load in (
                 ("POST /jobs", servers.service, SINGLE),
+                ("POST /jobs, 2 processes", servers.two, SINGLE),
                 ("bare POST", servers.bare, SINGLE),
                 ("bare POST and insert_one", servers.bare, Load("POST", ["/stored"], SINGLE.body)),
                 ("GET /jobs/{id}", servers.service, show),
+                ("GET /jobs/{id}, 2 processes", servers.two, show),
                 ("bare GET and find_one", servers.bare, show),
                 ("bare GET", servers.bare, Load("GET", ["/nothing"])),
                 ("POST /jobs/bulk", servers.service, BULK),
@@ -73,9 +80,9 @@ async def _measure(
     await put_load(process.url, load, seconds=min(2.0, seconds))  # connections, caches, the first queue
     with bench.case(case, repeat=repeat) as line:
         stored = await servers.jobs.count_documents({})
-        cpu, database_cpu = process_cpu_seconds(process.pid), process_cpu_seconds(servers.database_pid)
+        cpu, database_cpu = family_cpu_seconds(process.pid), process_cpu_seconds(servers.database_pid)
         answered = await put_load(process.url, load, seconds=seconds)
-        cpu = process_cpu_seconds(process.pid) - cpu
+        cpu = family_cpu_seconds(process.pid) - cpu
         database_cpu = process_cpu_seconds(servers.database_pid) - database_cpu
         stored = await servers.jobs.count_documents({}) - stored
         line |= {
@@ -104,13 +111,27 @@ async def _servers(bench: Bench) -> AsyncIterator[Servers]:
     async with AsyncExitStack() as stack:
         name = await stack.enter_async_context(bench.database.fresh())
         service = await stack.enter_async_context(jobqueue_process("api", bench.database, name))
+        two = await stack.enter_async_context(jobqueue_process("api", bench.database, name, processes=2))
+        await _both_up(two)
         answer = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "answer.json"
         answer.write_bytes(await _answer_of(service))
         port = free_port()
         program = [sys.executable, "-m", "benchmarks.bare_http", str(port), bench.database.uri, name, str(answer)]
         bare = await stack.enter_async_context(python_process(program, port=port, environment={}))
         client = await stack.enter_async_context(AsyncMongoClient[dict[str, Any]](bench.database.uri))
-        yield Servers(service, bare, bench.database.pid or 0, client[name].jobs)
+        yield Servers(service, two, bare, bench.database.pid or 0, client[name].jobs)
+
+
+async def _both_up(service: Process) -> None:
+    """The port takes connections as soon as the first process listens."""
+    async with aiohttp.ClientSession(service.url) as http, asyncio.timeout(START_SECONDS):
+        while len(UP.findall(await _metrics(http))) < 2:  # noqa: ASYNC110 - no event tells of another process
+            await asyncio.sleep(0.05)
+
+
+async def _metrics(http: aiohttp.ClientSession) -> str:
+    async with http.get("/metrics", headers={"Accept": "text/plain"}) as answer:
+        return await answer.text()
 
 
 async def _answer_of(service: Process) -> bytes:

@@ -59,6 +59,19 @@ def process_cpu_seconds(pid: int) -> float:
     return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
+def family_cpu_seconds(pid: int) -> float:
+    """The same, of a process and of those that it started and that live."""
+    started = [int(stat.parent.name) for stat in Path("/proc").glob("[0-9]*/stat") if _parent_of(stat) == pid]
+    return sum(process_cpu_seconds(each) for each in (pid, *started))
+
+
+def _parent_of(stat: Path) -> int | None:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
 def resident_mb(pid: int) -> float:
     """Memory that a process holds; 0 when it is gone."""
     try:
