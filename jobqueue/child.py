@@ -38,8 +38,12 @@ class Supervised:
     """The way to the supervisor."""
 
     def __init__(self, channel: socket.socket) -> None:
+        """Raises `ConnectionError` when the supervisor is gone before it said what to do."""
         self._channel = channel
-        self.assignment = Assignment.model_validate_json(channel.makefile("rb").readline())
+        line = channel.makefile("rb").readline()
+        if not line:
+            raise ConnectionError("the supervisor is gone")
+        self.assignment = Assignment.model_validate_json(line)
 
     def follow(self) -> None:
         """From now on stop when the supervisor is gone."""
@@ -63,7 +67,10 @@ class Supervised:
 
 def main() -> int:
     """Do what the supervisor assigns; returns the exit code."""
-    supervised = Supervised(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        supervised = Supervised(socket.socket(fileno=int(sys.argv[1])))
+    except ConnectionError:
+        return EXIT_AT_ONCE
     supervised.follow()
     try:
         return _work(supervised)

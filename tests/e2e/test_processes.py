@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +21,8 @@ from processes import ServiceProcess, run_command
 from scraped import families_in
 
 from jobqueue.data_dir import Process
+from jobqueue.fleet import PROGRAM
+from jobqueue.loop import EXIT_AT_ONCE
 
 Settings = Callable[..., dict[str, str]]
 TEXT = "text/plain"
@@ -114,7 +119,7 @@ async def test_sigterm_drains_all_of_them(
     env = settings_for(WORKERS="1", SHUTDOWN_GRACE_SECONDS="20")
     async with Processes("serve", "--processes", "2", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
-        ids = await client.bulk([{"type": "work", "payload": {"seconds": 2}}] * 2)
+        ids = await client.bulk([{"type": "work", "payload": {"seconds": 5}}] * 2)
 
         async def both_run() -> bool:
             return {job["status"] for job in await client.jobs(ids)} == {"processing"}
@@ -261,3 +266,18 @@ async def test_a_second_service_on_the_port_is_refused(settings_for: Settings) -
             assert code == 1
             assert f"jobqueue: cannot listen on 127.0.0.1:{port} (" in errors
             assert "set JOBQUEUE_PORT" in errors
+
+
+async def test_a_process_whose_supervisor_is_gone_before_it_could_say_what_to_do_ends_without_a_word() -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, *PROGRAM, str(theirs.fileno())),
+            pass_fds=[theirs.fileno()],
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    _, said = await asyncio.wait_for(child.communicate(), 60)
+
+    assert (child.returncode, said) == (EXIT_AT_ONCE, b"")
