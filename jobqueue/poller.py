@@ -3,7 +3,8 @@
 It fetches ids in windows and puts them into the `ReadyQueue`. While there is more work than one window it
 goes on from where it stopped, because the head of a queue index is where the deleted keys are; at least once
 every `poll_seconds` it goes back to the head, so the order of claims is never older than that. With nothing
-to do it looks once every `poll_seconds`, or when another process signals. Signals are only hints.
+to do it looks once every `poll_seconds`, or when another process signals. Signals are only hints: rare ones are
+followed by a look at once, frequent ones by looks in step, and the store is left alone at least half the time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jobqueue.clock import Clock
 from jobqueue.dispatch import ReadyQueue
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, JobId, WorkerId
+from jobqueue.pace import Pace
 from jobqueue.repository import JobRepository, Window
 from jobqueue.settings import ALL_QUEUES
 
@@ -29,7 +31,12 @@ REFILL = 4
 JITTER = 0.1
 """Part of a pause that is random, so that processes which started together do not look together."""
 SIGNAL_SPREAD_SECONDS = 0.005
-"""Processes woken by one signal look at slightly different times."""
+"""Processes woken by one signal look at slightly different times, while they get in each other's way."""
+COMPANY_FADES = 0.95
+"""With each claim that is won whole, the company of others counts for so much less."""
+SIGNALLED_SECONDS = 0.01
+SIGNALLED_AT_ONCE = 10
+"""So many looks in a row may be due to signals, then one in so many seconds."""
 REOPEN_SECONDS = 10.0
 """How long to do without a change stream after it broke."""
 MAX_SHARES = 16
@@ -44,9 +51,11 @@ class Contention:
     def __init__(self, worker_id: WorkerId) -> None:
         self._salt = worker_id.encode()
         self._shares = 1
+        self._company = 0.0
 
     def observe(self, *, asked: int, won: int) -> None:
         """Learn from a claim: losing more than half of it means company, winning all of it means none."""
+        self._company = self._company * COMPANY_FADES if won == asked else 1.0
         if asked > 1 and won * 2 < asked:
             self._shares = min(self._shares * 2, MAX_SHARES)
         elif won == asked:
@@ -61,6 +70,10 @@ class Contention:
         urgent = [candidate for candidate in free if candidate.rank == free[0].rank]
         mine = [candidate for candidate in urgent if self._is_mine(candidate)]
         return Window([*mine, urgent[-1]] if mine else urgent, complete=False)
+
+    def hesitation(self, random: Random) -> float:
+        """For how many seconds to leave what was signalled to others: none for a process that is alone."""
+        return self._company * SIGNAL_SPREAD_SECONDS * random.random()
 
     def _is_mine(self, candidate: Candidate) -> bool:
         return zlib.crc32(candidate.id.encode(), zlib.crc32(self._salt)) % self._shares == 0
@@ -98,6 +111,8 @@ class Poller:
         self._clock = clock
         self._random = random
         self._wake = asyncio.Event()
+        self._signalled = Pace(SIGNALLED_SECONDS, burst=SIGNALLED_AT_ONCE, clock=clock)
+        self._look_at: float | None = None
         self._head_seen_at = float("-inf")
         self._queues_seen_at = float("-inf")
         self._put_off = False
@@ -139,6 +154,7 @@ class Poller:
     async def _try_look(self) -> int:
         self._wake.clear()
         self._missed = self._put_off = False
+        self._look_at = None
         try:
             found = await self._look()
         except Unavailable as error:
@@ -153,6 +169,7 @@ class Poller:
         after = self._continue_after()
         if after is None:
             self._head_seen_at = self._clock.monotonic()
+        if not self._queues:
             await self._learn_of_queues()
         queues = sorted(self._queues)
         if not queues:
@@ -162,12 +179,19 @@ class Poller:
         self._shared = share is not window
         found = self._ready.look(share, from_head=after is None, busy=self._busy)
         self._on_found()
+        if await self._learn_of_queues():
+            self.refresh()
         return found
 
-    async def _learn_of_queues(self) -> None:
-        if self._all_queues and self._head_seen_at - self._queues_seen_at >= self._poll_seconds / 2:
-            self._queues.update(await self._jobs.known_queues())
-            self._queues_seen_at = self._head_seen_at
+    async def _learn_of_queues(self) -> bool:
+        """Whether there are more queues than before. Not asked before every look, nor while a job waits for it."""
+        now = self._clock.monotonic()
+        if not self._all_queues or now - self._queues_seen_at < self._poll_seconds / 2:
+            return False
+        known = len(self._queues)
+        self._queues.update(await self._jobs.known_queues())
+        self._queues_seen_at = now
+        return len(self._queues) > known
 
     def _continue_after(self) -> Candidate | None:
         head_is_old = self._clock.monotonic() - self._head_seen_at >= self._poll_seconds
@@ -181,29 +205,32 @@ class Poller:
         if found and not self._ready.complete and len(self._ready) < self._window // REFILL:
             return
         seconds = self._poll_seconds * (1 - JITTER * self._random.random())
+        # As long as the look took: under constant signals the store is still left alone half the time.
+        rested_at = self._clock.monotonic() + min(took, seconds / 2)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-                # As long as the look took: under constant signals the store is still left alone half the time.
-                await asyncio.sleep(min(took, seconds / 2))
+                await asyncio.sleep(max(rested_at, self._look_at or 0) - self._clock.monotonic())
 
     async def _listen(self) -> None:
         while True:
             try:
                 async for queue in self._jobs.signals():
                     if self.serves(queue):
-                        await self._hear(queue)
+                        self._hear(queue)
             except Unavailable as error:
                 log.info("no change stream; polling goes on", reason=str(error))
             self.refresh()
             await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))
 
-    async def _hear(self, queue: str) -> None:
+    def _hear(self, queue: str) -> None:
         if self._all_queues:
             self._queues.add(queue)
         if self._is_saturated():
             # More urgent work is found by the next look at the head; one for each signal would only cost the store.
             self._put_off = True
             return
-        await asyncio.sleep(self._random.random() * SIGNAL_SPREAD_SECONDS)
+        if self._look_at is None:
+            wait = max(self._signalled.reserve(), self._contention.hesitation(self._random))
+            self._look_at = self._clock.monotonic() + wait
         self.refresh()

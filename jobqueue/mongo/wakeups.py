@@ -23,6 +23,7 @@ from jobqueue.mongo.cached import Cached
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled, unavailable
 from jobqueue.mongo.documents import plain
 from jobqueue.mongo.store import Store
+from jobqueue.pace import Pace
 from jobqueue.repository import QueueCount
 
 log = structlog.get_logger(__name__)
@@ -30,9 +31,10 @@ log = structlog.get_logger(__name__)
 TOUCH_AGAIN = timedelta(hours=1)
 """How long this process relies on a queue's document without writing to it."""
 
-SIGNAL_SECONDS = 0.02
-"""At most one signal per queue, process and this long; one more follows when others came meanwhile. It is what a
-job waits at most to be told of; workers that have enough to do do not look for each signal."""
+SIGNAL_SECONDS = 0.01
+SIGNALS_AT_ONCE = 10
+"""So many signals of a process go without delay, then one in so many seconds, for all jobs that came meanwhile. It
+is what a job waits at most to be told of; workers that have enough to do do not look for each signal."""
 
 AWAIT_MILLISECONDS = 2_000
 """How long the server holds a look at the change stream open: half a command a second when idle, and how long
@@ -47,6 +49,7 @@ class Wakeups:
         self._clock = clock
         self._touched: dict[str, datetime] = {}
         self._unsent: dict[str, datetime] = {}
+        self._pace = Pace(SIGNAL_SECONDS, burst=SIGNALS_AT_ONCE, clock=clock)
         self._sender: asyncio.Task[None] | None = None
         self._counts = Cached(self._count, clock)
 
@@ -111,10 +114,10 @@ class Wakeups:
 
     async def _send(self) -> None:
         while self._unsent:
+            await asyncio.sleep(self._pace.reserve())
             unsent, self._unsent = self._unsent, {}
             for queue, at in unsent.items():
                 await self._signal(queue, at=at)
-            await asyncio.sleep(SIGNAL_SECONDS)
 
     async def _signal(self, queue: str, *, at: datetime) -> None:
         # signals: tell other processes, as far as one node

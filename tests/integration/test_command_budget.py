@@ -7,6 +7,7 @@ what was claimed. What an idle process costs is held by `test_idle.py`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 
 from jobqueue.app import Engine
 from jobqueue.job import Job, JsonValue
+from jobqueue.mongo.wakeups import SIGNAL_SECONDS, SIGNALS_AT_ONCE
 from jobqueue.service import JobService, NewJob
 from jobqueue.settings import Settings
 from jobqueue.tasks import Registry
@@ -80,10 +82,10 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def start(settings: Settings, stack: AsyncExitStack, enqueued: Enqueued) -> Engine:
+async def start(settings: Settings, stack: AsyncExitStack, enqueued: Enqueued, *, workers: bool = True) -> Engine:
     assert settings.mongodb_uri is not None
     uri = settings.mongodb_uri.get_secret_value()
-    return await Engine.start(settings, stack, registry=enqueued.registry, mongodb_uri=uri, workers=True)
+    return await Engine.start(settings, stack, registry=enqueued.registry, mongodb_uri=uri, workers=workers)
 
 
 async def finish(engine: Engine, enqueued: Enqueued) -> None:
@@ -168,3 +170,19 @@ async def test_a_look_at_a_job_that_is_not_finished_is_one_read(settings: Settin
 
     reads = [command for command in commands if command.name == "find" and command.collection == "jobs"]
     assert sum("_id" in read.filters[0] for read in reads) == 1, reads
+
+
+async def test_a_process_without_workers_signals_in_step(settings: Settings, stack: AsyncExitStack) -> None:
+    engine = await start(settings, stack, Enqueued(0), workers=False)
+    began = time.monotonic()
+
+    with LISTENER.listening() as commands:
+        for _ in range(10 * SIGNALS_AT_ONCE):
+            await engine.service.enqueue_many([NewJob(type="noop")] * 3)
+        await engine.drain(1)
+        seconds = time.monotonic() - began
+
+    budget = Budget(commands)
+    assert budget.inserts == 10 * SIGNALS_AT_ONCE, budget
+    # And the queue's document, before its first job.
+    assert 1 < budget.signals <= SIGNALS_AT_ONCE + seconds / SIGNAL_SECONDS + 2, budget

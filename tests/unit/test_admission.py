@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import cast
 
 import pytest
+from hand_clock import HandClock
 from memory_jobs import MemoryJobs
 from structlog.testing import capture_logs
 
@@ -17,24 +17,6 @@ from jobqueue.errors import DuplicateJob, OutcomeUnknown, QueueFull, RateLimited
 from jobqueue.job import Job, JobId
 from jobqueue.rate_limit import LEASES_A_SECOND, SECOND, RateLimit, draw
 from jobqueue.repository import JobRepository
-
-START = datetime(2026, 2, 2, tzinfo=UTC)
-
-
-class HandClock:
-    """Time that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
-
-    def surely_past(self) -> datetime:
-        return self.now()
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture

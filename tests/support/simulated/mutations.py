@@ -301,6 +301,8 @@ CHANGES_OF_PRIMARY = Profile(
     faults=("stepdown", "stepdown", "kill", "rolling restart"), call_faults=(0.0,), jobs=(30, 50), leases=(5.0,)
 )
 LOST_ANSWERS = Profile(call_faults=(0.15,), jobs=(30, 50), leases=(5.0,))
+LATE_ANSWERS = Profile(most_faults=0, call_faults=(0.05,), jobs=(60, 80), leases=(5.0,))
+"""Nothing else goes wrong, so that the reapers have the contact that they need."""
 CROWDED = Profile(faults=("freeze",), most_faults=2, call_faults=(0.0,), jobs=(60, 80), leases=(5.0,))
 
 SHAPE = "a document is out of shape"
@@ -325,7 +327,7 @@ MUTATIONS = [
     Mutation(attempt_number_comes_from_the_candidate, "an attempt has the wrong number or process"),
     Mutation(more_is_claimed_than_slots_are_free, OVERCLAIMED),
     Mutation(a_slot_is_free_between_claim_and_start, OVERCLAIMED),
-    Mutation(a_claim_answered_too_late_is_begun, ROBBED, LOST_ANSWERS),
+    Mutation(a_claim_answered_too_late_is_begun, ROBBED, LATE_ANSWERS),
     Mutation(a_lost_answer_is_a_failed_attempt, MISREPORTED),
     Mutation(a_lost_answer_is_a_refused_job, UNTRUE, LOST_ANSWERS),
     Mutation(heartbeats_go_by_worker, "a lease was renewed that nobody runs", LOST_ANSWERS),

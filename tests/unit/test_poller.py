@@ -1,0 +1,187 @@
+"""When the poller looks, seen on a store that only counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import cast
+
+from hand_clock import HandClock
+from observers import eventually
+
+from jobqueue.clock import Clock, ServerClock
+from jobqueue.dispatch import ReadyQueue
+from jobqueue.job import Candidate, WorkerId
+from jobqueue.poller import SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Contention, Poller
+from jobqueue.repository import Features, JobRepository, Window
+
+POLL_SECONDS = 3600.0
+
+
+class CountingStore:
+    """Nothing is ever pending; the test says what is signalled, and whether the queues can be asked for."""
+
+    features = Features(name="counting", version="", change_streams=True)
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.looked_into: Sequence[str] = ()
+        self.heard = 0
+        self.signalled: asyncio.Queue[str] = asyncio.Queue()
+        self.queues = {"default"}
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def known_queues(self) -> Sequence[str]:
+        await self.may_answer.wait()
+        return sorted(self.queues)
+
+    async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
+        self.looks += 1
+        self.looked_into = queues
+        return Window([], complete=True)
+
+    async def signals(self) -> AsyncIterator[str]:
+        while True:
+            queue = await self.signalled.get()
+            self.heard += 1
+            yield queue
+
+
+class Finds:
+    """How often the poller said that there may be something to claim."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+@asynccontextmanager
+async def polling(
+    store: CountingStore,
+    *,
+    queues: Sequence[str] = ("default",),
+    poll_seconds: float = POLL_SECONDS,
+    clock: Clock | None = None,
+) -> AsyncIterator[Finds]:
+    finds = Finds()
+    poller = Poller(
+        cast(JobRepository, store),
+        ReadyQueue(10),
+        queues=queues,
+        window=10,
+        poll_seconds=poll_seconds,
+        contention=Contention(WorkerId("worker-1")),
+        busy=(),
+        is_saturated=lambda: False,
+        on_found=finds,
+        clock=clock or ServerClock(),
+        random=Random(1),
+    )
+    task = asyncio.create_task(poller.run())
+    try:
+        yield finds
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def looked(store: CountingStore, times: int) -> None:
+    async def enough() -> bool:
+        return store.looks >= times
+
+    await eventually(enough, seconds=20, what=f"{times} looks")
+
+
+async def test_a_signal_is_followed_by_a_look() -> None:
+    store = CountingStore()
+    async with polling(store):
+        await looked(store, 1)
+
+        store.signalled.put_nowait("default")
+        await looked(store, 2)
+
+
+async def test_signals_of_queues_that_are_not_served_are_left_to_others() -> None:
+    store = CountingStore()
+    async with polling(store):
+        await looked(store, 1)
+
+        for queue in ("other", "default"):
+            store.signalled.put_nowait(queue)
+        await looked(store, 2)
+
+    assert (store.heard, store.looks) == (2, 2)
+
+
+async def test_constant_signals_cost_looks_in_step() -> None:
+    store = CountingStore()
+    clock = ServerClock()
+    began = clock.monotonic()
+    async with polling(store):
+        while store.looks < 3 * SIGNALLED_AT_ONCE:
+            store.signalled.put_nowait("default")
+            await asyncio.sleep(0)
+        seconds = clock.monotonic() - began
+
+    # One look at the start, and one that is under way for the signals that come during it.
+    assert store.looks <= 1 + SIGNALLED_AT_ONCE + seconds / SIGNALLED_SECONDS + 1
+    assert store.heard > store.looks
+
+
+async def test_no_job_waits_for_the_names_of_the_queues() -> None:
+    store = CountingStore()
+    async with polling(store, queues=("*",), poll_seconds=0.001) as finds:
+        await looked(store, 1)
+
+        store.may_answer.clear()
+        looks = store.looks
+        await looked(store, looks + 1)
+
+    assert finds.count == looks + 1
+
+
+async def test_a_queue_that_is_new_is_looked_into_at_once() -> None:
+    store, clock = CountingStore(), HandClock()
+    async with polling(store, queues=("*",), clock=clock):
+        await looked(store, 1)
+
+        store.queues.add("mail")
+        clock.seconds += POLL_SECONDS
+        store.signalled.put_nowait("default")
+        await looked(store, 3)
+
+    assert store.looked_into == ["default", "mail"]
+
+
+def test_a_process_that_is_alone_does_not_hesitate() -> None:
+    contention = Contention(WorkerId("worker-1"))
+
+    contention.observe(asked=1, won=1)
+
+    assert contention.hesitation(Random(1)) == 0
+
+
+def test_processes_that_get_in_each_others_way_look_at_different_times() -> None:
+    contention = Contention(WorkerId("worker-1"))
+    contention.observe(asked=1, won=0)
+    random = Random(1)
+
+    hesitations = {contention.hesitation(random) for _ in range(10)}
+
+    assert len(hesitations) == 10
+
+
+def test_hesitation_fades_while_every_claim_is_won() -> None:
+    contention = Contention(WorkerId("worker-1"))
+    contention.observe(asked=1, won=0)
+    first = contention.hesitation(Random(1))
+
+    for _ in range(100):
+        contention.observe(asked=1, won=1)
+
+    assert contention.hesitation(Random(1)) < first / 100
