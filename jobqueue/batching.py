@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobqueue.errors import JobQueueError, QueueFull, ShuttingDown
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Task = asyncio.Task[Sequence[Answer | BaseException]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +36,36 @@ class BatchLimits:
 
 
 @dataclass(eq=False, slots=True)
-class _Entry(Generic[Item, Answer]):
+class _Caller(Generic[Answer]):
+    """Who waits for the answers to what was submitted together: one future, however many items there are.
+
+    Errors are held as values: one whose caller is gone must not be reported as "never retrieved"."""
+
+    answers: list[Answer | BaseException]
+    missing: int
+    woken: asyncio.Future[None]
+
+    def take(self, place: int, answer: Answer | BaseException) -> None:
+        """The answer to one of the items."""
+        self.answers[place] = answer
+        self.missing -= 1
+        if not self.missing:
+            self.wake()
+
+    def wake(self) -> None:
+        """Wait no more."""
+        # Done already: the caller was cancelled, or its time was over.
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+
+class _Entry(NamedTuple, Generic[Item, Answer]):
+    """One item in the line, and where its answer belongs."""
+
     item: Item
     size: int
-    # Holds errors as values: one whose caller is gone must not be reported as "never retrieved".
-    answer: asyncio.Future[Answer | BaseException]
-    sent: bool = field(default=False)
+    caller: _Caller[Answer]
+    place: int
 
 
 class Undelivered(Exception):
@@ -51,6 +76,9 @@ class Undelivered(Exception):
         self.sent = sent
 
 
+SENT = Undelivered(sent=True)
+
+
 class GroupCommit(Generic[Item, Answer]):
     """Collects items into batches and hands each batch to `flush`, which returns one answer per item, in order.
 
@@ -58,7 +86,7 @@ class GroupCommit(Generic[Item, Answer]):
 
     def __init__(
         self,
-        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | BaseException]]],
+        flush: Callable[[Sequence[Item]], Coroutine[Any, Any, Sequence[Answer | BaseException]]],
         *,
         name: str,
         limits: BatchLimits = BatchLimits(),
@@ -68,39 +96,34 @@ class GroupCommit(Generic[Item, Answer]):
         self._limits = limits
         self._line: deque[_Entry[Item, Answer]] = deque()
         self._line_bytes = 0
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight: set[Task[Answer]] = set()
         self._scheduled = False
         self._closed = False
 
     async def submit(self, item: Item, *, size: int) -> Answer:
         """Answer for one item of `size` bytes. Raises what `flush` answered, `QueueFull`, `ShuttingDown`."""
-        answer = await self._enqueue(item, size).answer
+        [answer] = await self.submit_all([(item, size)])
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
     async def submit_all(
-        self, items: Sequence[tuple[Item, int]], *, seconds: float
+        self, items: Sequence[tuple[Item, int]], *, seconds: float | None = None
     ) -> Sequence[Answer | BaseException]:
         """Answers for many items, each with its size, in their order. What `submit` would raise is an answer here,
         and so is `Undelivered`, for those that have none after `seconds`."""
-        entries = [self._entry_or_error(item, size) for item, size in items]
-        waiting = [entry.answer for entry in entries if isinstance(entry, _Entry)]
-        if waiting:
-            await asyncio.wait(waiting, timeout=seconds)
-        return [self._answer_of(entry) if isinstance(entry, _Entry) else entry for entry in entries]
-
-    def _entry_or_error(self, item: Item, size: int) -> _Entry[Item, Answer] | JobQueueError:
+        if not items:
+            return []
+        caller = self._line_up(items)
+        timer = asyncio.get_running_loop().call_later(seconds, caller.wake) if seconds is not None else None
         try:
-            return self._enqueue(item, size)
-        except JobQueueError as error:
-            return error
-
-    def _answer_of(self, entry: _Entry[Item, Answer]) -> Answer | BaseException:
-        if entry.answer.done():
-            return entry.answer.result()
-        self._withdraw(entry)
-        return Undelivered(sent=entry.sent)
+            await caller.woken
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if caller.missing:
+            self._withdraw(caller)
+        return caller.answers.copy()
 
     async def aclose(self) -> None:
         """Take nothing more, and return when everything that was taken is answered."""
@@ -109,21 +132,35 @@ class GroupCommit(Generic[Item, Answer]):
             self._send_what_may_go()
             await asyncio.wait(self._in_flight)
 
-    def _enqueue(self, item: Item, size: int) -> _Entry[Item, Answer]:
-        if self._closed:
-            raise ShuttingDown
-        if len(self._line) >= self._limits.waiting_items or self._line_bytes + size > self._limits.waiting_bytes:
-            raise QueueFull(f"too many {self._name} are waiting to be written")
-        entry = _Entry[Item, Answer](item, size, asyncio.get_running_loop().create_future())
-        self._line.append(entry)
-        self._line_bytes += size
+    def _line_up(self, items: Sequence[tuple[Item, int]]) -> _Caller[Answer]:
+        woken = asyncio.get_running_loop().create_future()
+        caller: _Caller[Answer] = _Caller([SENT] * len(items), len(items), woken)
+        for place, (item, size) in enumerate(items):
+            if refusal := self._refusal(size):
+                caller.take(place, refusal)
+            else:
+                self._line.append(_Entry(item, size, caller, place))
+                self._line_bytes += size
         self._schedule()
-        return entry
+        return caller
 
-    def _withdraw(self, entry: _Entry[Item, Answer]) -> None:
-        if not entry.sent:
-            self._line.remove(entry)
-            self._line_bytes -= entry.size
+    def _refusal(self, size: int) -> JobQueueError | None:
+        if self._closed:
+            return ShuttingDown()
+        if len(self._line) >= self._limits.waiting_items or self._line_bytes + size > self._limits.waiting_bytes:
+            return QueueFull(f"too many {self._name} are waiting to be written")
+        return None
+
+    def _withdraw(self, caller: _Caller[Answer]) -> None:
+        """Take back what was not sent yet."""
+        kept: deque[_Entry[Item, Answer]] = deque()
+        for entry in self._line:
+            if entry.caller is not caller:
+                kept.append(entry)
+            else:
+                self._line_bytes -= entry.size
+                caller.answers[entry.place] = Undelivered(sent=False)
+        self._line = kept
 
     def _schedule(self) -> None:
         # One turn later, so that everything submitted in this turn of the loop goes together.
@@ -151,30 +188,27 @@ class GroupCommit(Generic[Item, Answer]):
             entry = self._line.popleft()
             self._line_bytes -= entry.size
             size += entry.size
-            entry.sent = True
             batch.append(entry)
         return batch
 
     def _send(self, batch: list[_Entry[Item, Answer]]) -> None:
-        task = asyncio.create_task(self._answer(batch), name=f"group commit of {self._name}")
+        work = self._flush([entry.item for entry in batch])
+        task = asyncio.create_task(work, name=f"group commit of {self._name}")
         self._in_flight.add(task)
         task.add_done_callback(lambda done: self._finished(done, batch))
 
-    async def _answer(self, batch: list[_Entry[Item, Answer]]) -> None:
-        answers = await self._flush([entry.item for entry in batch])
-        for entry, answer in zip(batch, answers, strict=True):
-            _settle(entry.answer, answer)
-
-    def _finished(self, task: asyncio.Task[None], batch: list[_Entry[Item, Answer]]) -> None:
+    def _finished(self, task: Task[Answer], batch: list[_Entry[Item, Answer]]) -> None:
         self._in_flight.discard(task)
-        # A flush that broke still owes every caller an answer: nobody waits for ever.
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        for entry in batch:
-            _settle(entry.answer, error or RuntimeError("the batch ended without an answer"))
+        for entry, answer in zip(batch, _answers_of(task, len(batch)), strict=True):
+            entry.caller.take(entry.place, answer)
         self._send_what_may_go()
 
 
-def _settle(future: asyncio.Future[Answer | BaseException], answer: Answer | BaseException) -> None:
-    # Done already: it was answered, or its caller was cancelled and nobody waits for it any more.
-    if not future.done():
-        future.set_result(answer)
+def _answers_of(task: Task[Answer], count: int) -> Sequence[Answer | BaseException]:
+    # A flush that broke still owes every caller an answer: nobody waits for ever.
+    if task.cancelled():
+        return [asyncio.CancelledError()] * count
+    if error := task.exception():
+        return [error] * count
+    answers = task.result()
+    return answers if len(answers) == count else [RuntimeError("the batch ended without an answer for each")] * count
