@@ -7,10 +7,11 @@ have been stored (a duplicate, a poison item) is given back. Without limits this
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
+from typing import Self
 
 from jobqueue.clock import Clock
 from jobqueue.depth import Depth
@@ -31,16 +32,58 @@ class AdmissionLimits:
     a_second: int | None = None
 
 
-@dataclass(slots=True)
-class Admitted:
-    """Jobs that were let in, by the names of their queues, and those of them that were not stored after all."""
+Bound = tuple[Depth, str | None]
+"""A depth, and the queue it is about; None is all of them."""
 
-    queues: Counter[str]
-    not_stored: Counter[str] = field(default_factory=Counter)
+
+class Admitted:
+    """Jobs that were let in, by the names of their queues, while the block of this context manager stores them.
+
+    Entering lets in all of them or none. Raises `QueueFull`, `RateLimited`, `Unavailable`."""
+
+    def __init__(self, queues: Counter[str], bounds: Sequence[Bound], rate: RateLimit | None) -> None:
+        self._queues = queues
+        self._bounds = bounds
+        self._rate = rate
+        self._not_stored: Counter[str] = Counter()
+        self._entered: list[Bound] = []
+        self._taken = False
 
     def give_back(self, queue: str) -> None:
         """One job for this queue was not stored."""
-        self.not_stored[queue] += 1
+        self._not_stored[queue] += 1
+
+    async def __aenter__(self) -> Self:
+        for depth, _ in self._bounds:
+            await depth.refresh()
+        try:
+            await self._enter()
+        except BaseException as error:
+            self._leave(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(error)
+
+    async def _enter(self) -> None:
+        for bound in self._bounds:
+            depth, queue = bound
+            depth.let_in(_share(self._queues, queue))
+            self._entered.append(bound)
+        if self._rate is not None:
+            await self._rate.take(self._queues.total())
+            self._taken = True
+
+    def _leave(self, error: BaseException | None) -> None:
+        if isinstance(error, JobQueueError) and not isinstance(error, OutcomeUnknown):
+            self._not_stored = self._queues
+        if self._rate is not None and self._taken:
+            self._rate.give_back(self._not_stored.total())
+        for depth, queue in self._entered:
+            depth.settle(_share(self._queues, queue), not_stored=_share(self._not_stored, queue))
 
 
 class Admission:
@@ -54,23 +97,10 @@ class Admission:
         self._of_queues: dict[str, Depth] = {}
         self._rate = RateLimit(jobs, a_second=limits.a_second, clock=clock) if limits.a_second is not None else None
 
-    @asynccontextmanager
-    async def admit(self, queues: Iterable[str]) -> AsyncIterator[Admitted]:
-        """Let in one job for each of these names of queues, all or none, while the block stores them.
-
-        Raises `QueueFull`, `RateLimited`, `Unavailable`."""
-        admitted = Admitted(Counter(queues))
-        bounds = self._bounds(admitted.queues)
-        for depth, _ in bounds:
-            await depth.refresh()
-        with ExitStack() as leaving, _noticing_refusal(admitted):
-            for depth, queue in bounds:
-                depth.let_in(_share(admitted.queues, queue))
-                leaving.callback(_settle, depth, queue, admitted)
-            if self._rate is not None:
-                await self._rate.take(admitted.queues.total())
-                leaving.callback(_give_back, self._rate, admitted)
-            yield admitted
+    def admit(self, queues: Iterable[str]) -> Admitted:
+        """Let in one job for each of these names of queues, all or none, while the block stores them."""
+        counted = Counter(queues)
+        return Admitted(counted, self._bounds(counted), self._rate)
 
     def _bounds(self, queues: Iterable[str]) -> list[Bound]:
         """What bounds these jobs: all that waits, and what waits in each of their queues."""
@@ -89,29 +119,6 @@ class Admission:
     def _depth(self, queue: str | None, limit: int) -> Depth:
         where = "in all" if queue is None else f"in the queue {queue!r}"
         return Depth(partial(self._jobs.count_waiting, queue), limit=limit, where=where, clock=self._clock)
-
-
-Bound = tuple[Depth, str | None]
-"""A depth, and the queue it is about; None is all of them."""
-
-
-@contextmanager
-def _noticing_refusal(admitted: Admitted) -> Iterator[None]:
-    try:
-        yield
-    except OutcomeUnknown:
-        raise
-    except JobQueueError:
-        admitted.not_stored = admitted.queues
-        raise
-
-
-def _give_back(rate: RateLimit, admitted: Admitted) -> None:
-    rate.give_back(admitted.not_stored.total())
-
-
-def _settle(depth: Depth, queue: str | None, admitted: Admitted) -> None:
-    depth.settle(_share(admitted.queues, queue), not_stored=_share(admitted.not_stored, queue))
 
 
 def _share(jobs: Counter[str], queue: str | None) -> int:
