@@ -98,16 +98,22 @@ class Calls:
     async def _within(self, call: Callable[[], Awaitable[T]], seconds: float) -> T:
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._room.acquire()
-        except TimeoutError:
-            raise WaitQueueTimeoutError("too many calls are under way") from None
+        await self._find_room(deadline)
         try:
             with pymongo.timeout(max(0.001, deadline - clock())):
                 return await call()
         finally:
             self._room.release()
+
+    async def _find_room(self, deadline: float) -> None:
+        if not self._room.locked():
+            await self._room.acquire()  # at once, and without a timer
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._room.acquire()
+        except TimeoutError:
+            raise WaitQueueTimeoutError("too many calls are under way") from None
 
 
 def _take_note(task: asyncio.Task[Any]) -> None:
