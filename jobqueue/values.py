@@ -3,15 +3,16 @@
 Whatever passes here can be stored by BSON and comes back exactly as it went in: integers within int64, finite
 numbers, well-formed text, no NUL in keys, no key twice, bounded depth. Bytes are read by the standard library's
 C scanner, since it alone tells about repeated keys, NaN and numbers of any length through hooks; orjson and
-pydantic-core let the last of two equal keys win. The hooks only leave marks: one iterative walk finds these and
-everything else that is wrong, and knows where it is. Linear in the size of the input; nothing here does I/O.
+pydantic-core let the last of two equal keys win. The hooks only leave marks: where a quick look is not content, one
+iterative walk finds these and everything else that is wrong, and knows where it is. Linear in the size of the input;
+nothing here does I/O.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from math import isfinite
 from typing import Any, TypeAlias
@@ -40,6 +41,8 @@ def check_value(value: Any, *, pointer: str = "", max_depth: int = MAX_DEPTH) ->
 
     Takes any object whatever. `pointer` is where the value itself stands, `max_depth` is for what wraps a value.
     Stops after `MAX_PROBLEMS`."""
+    if _is_sound(value, max_depth):
+        return []
     found = islice(_defects(value, max_depth), MAX_PROBLEMS)
     return [FieldProblem(pointer + render_pointer(path), detail) for path, detail in found]
 
@@ -71,6 +74,31 @@ def render_pointer(path: Path) -> str:
 def escape_pointer(key: str) -> str:
     """One step of an RFC 6901 JSON pointer."""
     return key.replace("~", "~0").replace("/", "~1")
+
+
+def _is_sound(value: Any, levels: int) -> bool:
+    """Whether nothing is wrong with a value, in a fraction of the time of the walk that tells what is. The types are
+    those that the decoder makes; False is no verdict yet. Stops at the first doubt."""
+    kind = type(value)
+    if kind is str:
+        return value.isascii() or _is_well_formed(value)
+    if kind is dict:
+        return levels > 0 and _are_sound(value, value.values(), levels - 1)
+    if kind is list:
+        return levels > 0 and _are_sound((), value, levels - 1)
+    if kind is int:
+        return value in INT64
+    return value is None or kind is bool or (kind is float and isfinite(value))
+
+
+def _are_sound(keys: Iterable[Any], values: Iterable[Any], levels: int) -> bool:
+    for key in keys:
+        if type(key) is not str or "\0" in key or not (key.isascii() or _is_well_formed(key)):
+            return False
+    for value in values:  # noqa: SIM110 (a generator would cost as much as what it asks)
+        if not _is_sound(value, levels):
+            return False
+    return True
 
 
 def _defects(value: Any, max_depth: int) -> Iterator[tuple[Path, str]]:

@@ -208,7 +208,7 @@ class Input(BaseModel):
         """Validate what a client sent. Raises `InvalidJob` with everything that is wrong with it."""
         problems = list(cls.rule_problems(given)) if isinstance(given, Mapping) else []
         try:
-            model = cls.model_validate(given)
+            model: Self = cls.__pydantic_validator__.validate_python(given)
         except ValidationError as error:
             problems = _joined(problems, [_field_problem(each) for each in _details(error)])
         if problems:
@@ -218,6 +218,8 @@ class Input(BaseModel):
     @classmethod
     def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
         """What is wrong with fields taken together. Sees them before they are checked one by one."""
+        if given.keys().isdisjoint(cls.snake_to_camel):
+            return  # nothing in snake_case, as from nearly everybody
         for snake in cls.snake_to_camel.keys() & given.keys():
             if cls.snake_to_camel[snake] in given:
                 yield FieldProblem(f"/{snake}", f"is there twice, also as {cls.snake_to_camel[snake]}")
@@ -277,7 +279,10 @@ class NewJobBody(Body):
     run_at: Optional[Timestamp] = Field(None, description="not before this time")
     delay_seconds: Optional[DelaySeconds] = Field(None, description="not before so many seconds from now")
     timeout_seconds: Optional[PositiveSeconds] = Field(None, description="limit of one attempt")
-    tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = Field([], description="to find it by")
+    # Made, since a list that is given would be copied with `deepcopy` for every job.
+    tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = Field(
+        default_factory=list, json_schema_extra={"default": []}, description="to find it by"
+    )
     backoff: Optional[BackoffBody] = Field(None, description="where it is to differ from that of its task")
     fault: Optional[Fault] = Field(None, description="how to fail on purpose; only where JOBQUEUE_FAULTS=true is set")
     idempotency_key: Optional[Key] = Field(
@@ -287,7 +292,7 @@ class NewJobBody(Body):
     @classmethod
     def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
         yield from super().rule_problems(given)
-        if not given.keys() & {"type", "payload", "id"}:
+        if given.keys().isdisjoint(("type", "payload", "id")):
             yield FieldProblem("", "one of type, payload and id must be there")
         if cls.has(given, "run_at") and cls.has(given, "delay_seconds"):
             yield FieldProblem("/runAt" if "runAt" in given else "/run_at", "runAt and delaySeconds exclude each other")

@@ -133,6 +133,13 @@ def test_all_problems_are_found_at_once_but_no_more_than_a_handful() -> None:
     assert len(many) == MAX_PROBLEMS
 
 
+@pytest.mark.parametrize(("levels", "too_deep"), [(0, [""]), (1, ["/0"]), (2, ["/0/a"]), (3, [])])
+def test_so_many_levels_are_taken_and_not_one_more(levels: int, too_deep: list[str]) -> None:
+    problems = check_value(decode_json(b'[{"a": [1]}]'), max_depth=levels)
+
+    assert [problem.pointer for problem in problems] == too_deep
+
+
 class Colour(StrEnum):
     RED = "red"
 
