@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, NewType, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -95,9 +96,10 @@ def to_milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+@lru_cache(maxsize=1024)  # a new job has the same time three times, and shares it with those of its millisecond
 def to_rfc3339(moment: datetime) -> str:
     """Write a time as every answer shows it: UTC, always with milliseconds, `2026-02-02T05:30:00.000Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def cut(text: str, *, max_bytes: int = MAX_ERROR_MESSAGE_BYTES) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TypeGuard
 
 from bson import Binary, DatetimeMS, DBRef, Decimal128, Int64, ObjectId
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from jobqueue.job import (
     EPOCH,
@@ -41,6 +42,12 @@ OPAQUE = frozenset({"payload", "result", "fault"})
 MAY_BE_NULL = frozenset({"payload", "result"})
 UNREADABLE = "Unreadable"
 
+NESTED = frozenset({"lease", "errors", "progress", "backoff", "last_outcome"})
+"""Fields that hold documents of ours."""
+
+STORED_NAMES = [(name, to_camel(name)) for name in Job.model_fields if name not in NESTED | {"id", "payload"}]
+NESTED_NAMES = [(name, to_camel(name)) for name in Job.model_fields if name in NESTED]
+
 
 class Unreadable(Exception):
     """The document cannot be understood as a job; the message says why, in one line."""
@@ -48,14 +55,17 @@ class Unreadable(Exception):
 
 def to_document(job: Job) -> dict[str, Any]:
     """The document of a job, ready to insert."""
-    document = job.model_dump(by_alias=True, exclude={"id", "payload", "result", "fault"})
-    document = {"_id": str(job.id), "payload": job.payload} | document
-    for name, value in (("result", job.result), ("fault", job.fault)):
-        if value is not None:
-            document[name] = value
+    fields = vars(job)
+    document: dict[str, Any] = {"_id": str(job.id), "payload": job.payload}
+    document |= {stored: fields[name] for name, stored in STORED_NAMES if fields[name] is not None}
+    document |= {stored: _dumped(fields[name]) for name, stored in NESTED_NAMES if fields[name] is not None}
     document["status"] = job.status.value
     document["seq"] = Int64(job.seq)
     return document
+
+
+def _dumped(value: Any) -> Any:
+    return [_dumped(item) for item in value] if isinstance(value, list) else value.model_dump(by_alias=True)
 
 
 def read_document(document: StoredDocument) -> Job:

@@ -10,7 +10,20 @@ import pytest
 from bson import DatetimeMS, Decimal128, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-from jobqueue.job import EPOCH, Job, JobId, Status, cut
+from jobqueue.job import (
+    EPOCH,
+    AttemptError,
+    Backoff,
+    Job,
+    JobId,
+    LastOutcome,
+    Lease,
+    LeaseId,
+    Progress,
+    Status,
+    WorkerId,
+    cut,
+)
 from jobqueue.mongo.documents import Unreadable, is_whole, json_safe, read_document, to_document
 from jobqueue.mongo.inserts import duplicate_field
 
@@ -34,6 +47,26 @@ def test_a_document_reads_back_as_the_job_it_was_made_of() -> None:
     job = Job(id=JobId("a"), payload={"$x": 1}, run_at=NOW, tags=["t"], seq=2**62, fault={"kind": "x"}, result=[1])
 
     assert read_document(through_bson(to_document(job))) == job
+
+
+def test_every_field_is_stored_as_its_model_says() -> None:
+    error = AttemptError(attempt=1, at=NOW, type="E", message="m", worker_id=WorkerId("w"))
+    job = Job(
+        id=JobId("a"),
+        lease=Lease(id=LeaseId("l"), worker_id=WorkerId("w"), expires_at=NOW),
+        errors=[error, error.model_copy(update={"worker_id": None})],
+        progress=Progress(percent=1.5),
+        backoff=Backoff(base_seconds=1.0),
+        last_outcome=LastOutcome(lease_id=LeaseId("l"), kind="retry"),
+        started_at=NOW,
+        traceparent="00-1-2-01",
+        redrives=1,
+    )
+
+    document = to_document(job)
+
+    as_the_model_says = job.model_dump(by_alias=True, exclude={"id"})
+    assert document == {"_id": "a", **as_the_model_says}
 
 
 def test_missing_and_null_fields_read_as_their_defaults() -> None:
