@@ -15,6 +15,7 @@ from typing import Any
 
 import bson
 from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from jobqueue.batching import BatchLimits, GroupCommit, Undelivered
@@ -63,6 +64,7 @@ class NewDocument:
 
     job: Job
     document: dict[str, Any]
+    encoded: RawBSONDocument
 
 
 class Inserts:
@@ -82,10 +84,10 @@ class Inserts:
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         """Store many jobs; one answer for each."""
         prepared = [_prepare(job) for job in jobs]
-        items = [(new, size) for new, size in prepared if isinstance(new, NewDocument)]
+        items = [(new, len(new.encoded.raw)) for new in prepared if isinstance(new, NewDocument)]
         seconds = self._store.client_seconds + GRACE_SECONDS
         answers = iter(await self._commit.submit_all(items, seconds=seconds))
-        return [_as_answer(next(answers), new) if isinstance(new, NewDocument) else new for new, _ in prepared]
+        return [_as_answer(next(answers), new) if isinstance(new, NewDocument) else new for new in prepared]
 
     async def aclose(self) -> None:
         """Write what waits."""
@@ -121,7 +123,7 @@ class Inserts:
 
     async def _insert_all(self, batch: Sequence[NewDocument], *, seconds: float) -> None:
         # enqueue: -> pending or scheduled; the unique indexes are the guard
-        documents = [new.document for new in batch]
+        documents = [new.encoded if self._store.takes_bytes else new.document for new in batch]
         await self._store.calls.attempt(lambda: self._store.jobs.insert_many(documents, ordered=False), seconds=seconds)
 
     async def _find_the_bad_one(
@@ -165,12 +167,12 @@ class Inserts:
         return read_or_salvage(found) if found is not None else None
 
 
-def _prepare(job: Job) -> tuple[NewDocument | InvalidJob, int]:
+def _prepare(job: Job) -> NewDocument | InvalidJob:
     document = to_document(job)
     try:
-        return NewDocument(job, document), encoded_size(document)
+        return NewDocument(job, document, RawBSONDocument(encode(document)))
     except InvalidJob as error:
-        return error, 0
+        return error
 
 
 def _as_answer(answer: Answer | BaseException, new: NewDocument) -> Answer:
@@ -182,15 +184,15 @@ def _as_answer(answer: Answer | BaseException, new: NewDocument) -> Answer:
     return OutcomeUnknown(new.job.id, f"cannot {WHAT}: {reason}")
 
 
-def encoded_size(document: Mapping[str, Any]) -> int:
-    """The size of a document in bytes. Raises `InvalidJob` when BSON cannot carry it."""
+def encode(document: Mapping[str, Any]) -> bytes:
+    """A document as BSON. Raises `InvalidJob` when BSON cannot carry it, or MongoDB cannot store as much."""
     try:
-        size = len(bson.encode(document))
+        encoded = bson.encode(document)
     except (BSONError, OverflowError, RecursionError, UnicodeError, TypeError) as error:
         raise InvalidJob([FieldProblem("", f"cannot be stored: {type(error).__name__}")]) from None
-    if size > MAX_DOCUMENT_BYTES:
-        raise InvalidJob([FieldProblem("", f"{size} bytes are more than MongoDB can store")])
-    return size
+    if len(encoded) > MAX_DOCUMENT_BYTES:
+        raise InvalidJob([FieldProblem("", f"{len(encoded)} bytes are more than MongoDB can store")])
+    return encoded
 
 
 def duplicate_field(write_error: Mapping[str, Any]) -> str:

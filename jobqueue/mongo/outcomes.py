@@ -22,7 +22,7 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from jobqueue.batching import BatchLimits, GroupCommit
 from jobqueue.errors import JobQueueError, LeaseLost, OutcomeUnknown, Unavailable
 from jobqueue.mongo.calls import describe
-from jobqueue.mongo.inserts import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, encoded_size
+from jobqueue.mongo.inserts import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, encode
 from jobqueue.mongo.moves import MergedStatement, Outcome, Statement, last_outcome, merged, without_history
 from jobqueue.mongo.store import Store, chunks
 
@@ -188,7 +188,7 @@ def _size(outcome: Outcome) -> int:
     # What is ours alone need not be encoded to know that it can be.
     if outcome.kind in MERGED_KINDS and outcome.result is None:
         return PLAIN_BYTES
-    return sum(encoded_size(statement.update) for statement in outcome.statements)
+    return sum(len(encode(statement.update)) for statement in outcome.statements)
 
 
 def _wrote(document: Mapping[str, Any], outcome: Outcome) -> bool:

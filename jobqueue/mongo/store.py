@@ -80,6 +80,12 @@ class Store:
         """Whether indexes leave out absent fields by being sparse, not by a partial filter."""
         return not self._hints
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether a document may be handed over encoded, so that the driver need not do it again. A server that
+        cannot be asked what it is, such as mongomock, understands documents only."""
+        return not self._given
+
     async def find_out(self) -> None:
         """Ask the server what it can do. Raises `Unavailable`."""
         if self._given:

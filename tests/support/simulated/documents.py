@@ -6,15 +6,21 @@ Documents are immutable here: an update makes a new one, so that a history can k
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 
 Document = dict[str, Any]
 MISSING: Any = object()
 
 
 def stored(value: Any) -> Any:
-    """A copy as BSON would keep it: times have milliseconds."""
+    """A copy as BSON would keep it: times have milliseconds. What comes encoded is decoded."""
+    if isinstance(value, RawBSONDocument):
+        return bson.decode(value.raw, CodecOptions(tz_aware=True, tzinfo=UTC))
     if isinstance(value, dict):
         return {name: stored(item) for name, item in value.items()}
     if isinstance(value, list):
