@@ -1,4 +1,4 @@
-"""Group commit: many callers, few writes.
+"""Group commit: many callers, few writes. Reads of single documents go together in the same way.
 
 A caller submits one item and awaits its own answer. Nothing in flight: the item goes at once, together with
 whatever else is submitted in the same turn of the event loop. A batch in flight: the next one collects. Only
@@ -26,10 +26,12 @@ Task = asyncio.Task[Sequence[Answer | BaseException]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """How much goes into one batch, how many batches are in flight, and how much may wait for its turn."""
+    """How much goes into one batch, how many batches are in flight, and how much may wait for its turn. While fewer
+    than `eager` are in flight the next goes at once, however small it is."""
 
     items: int = 1_000
     bytes: int = 8 << 20
+    eager: int = 1
     in_flight: int = 3
     waiting_items: int = 50_000
     waiting_bytes: int = 64 << 20
@@ -174,7 +176,7 @@ class GroupCommit(Generic[Item, Answer]):
             self._send(self._next_batch())
 
     def _may_send(self) -> bool:
-        if not self._in_flight:
+        if len(self._in_flight) < self._limits.eager:
             return True
         full = len(self._line) >= self._limits.items or self._line_bytes >= self._limits.bytes
         return full and len(self._in_flight) < self._limits.in_flight

@@ -8,23 +8,26 @@ not help, gets ranges of `seq` that widen going back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import bson
+from pymongo.errors import PyMongoError
 
+from jobqueue.batching import BatchLimits, GroupCommit, Undelivered
 from jobqueue.clock import Clock
-from jobqueue.errors import JobNotFound
+from jobqueue.errors import JobNotFound, Unavailable
 from jobqueue.job import Job, Status
 from jobqueue.mongo import indexes
-from jobqueue.mongo.calls import settled
+from jobqueue.mongo.calls import CLIENT_SECONDS, settled, unavailable
 from jobqueue.mongo.documents import read_or_salvage
 from jobqueue.mongo.moves import Filter
 from jobqueue.mongo.store import Store
 from jobqueue.repository import JobFilter, Page
 
 WHAT = "list jobs"
+READ = "read the job"
 LAST_SEQ = 2**63 - 1
 NEWEST_FIRST = [("seq", -1)]
 MAX_IDS = 1_000
@@ -39,6 +42,13 @@ WIDENING = 8
 SCAN_SECONDS = 2.0
 """After this long a page ends with what it has."""
 
+LOOKS = BatchLimits(items=32, eager=2, in_flight=8)
+"""Looks at single jobs. Two at a time, so that one that hangs does not hold the others; few in one answer, since each
+job may be large."""
+
+Found = Mapping[str, Any] | None
+T = TypeVar("T")
+
 
 class Pages:
     """The verbs that only look."""
@@ -46,6 +56,7 @@ class Pages:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._looks = GroupCommit[str, Found](self._find, name="looks at jobs", limits=LOOKS)
 
     async def get(self, job_id: str) -> Job:
         """Raises `JobNotFound`."""
@@ -54,12 +65,31 @@ class Pages:
             raise JobNotFound(job_id)
         return read_or_salvage(document)
 
+    async def aclose(self) -> None:
+        """Wait for the looks that are under way."""
+        await self._looks.aclose()
+
     async def document(self, job_id: str) -> Mapping[str, Any] | None:
-        # read: one job by id
-        found: Mapping[str, Any] | None = await self._store.calls.run(
-            "read the job", lambda: self._store.jobs.find_one({"_id": job_id})
-        )
+        [found] = await self._looks.submit_all([(job_id, len(job_id))], seconds=CLIENT_SECONDS)
+        if isinstance(found, PyMongoError):
+            raise unavailable(READ, found) from found
+        if isinstance(found, Undelivered):
+            raise Unavailable(f"cannot {READ}: MongoDB did not answer in time")
+        if isinstance(found, BaseException):
+            raise found
         return found
+
+    async def _find(self, job_ids: Sequence[str]) -> Sequence[Found]:
+        # read: jobs by id, those together that were asked for while others were under way
+        if len(job_ids) == 1:
+            return [await self._attempt(lambda: self._store.jobs.find_one({"_id": job_ids[0]}))]
+        some = {"_id": {"$in": list(dict.fromkeys(job_ids))}}
+        documents = await self._attempt(lambda: self._store.jobs.find(some).to_list(None))
+        by_id = {document["_id"]: document for document in documents}
+        return [by_id.get(job_id) for job_id in job_ids]
+
+    async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await self._store.calls.attempt(call, seconds=CLIENT_SECONDS)
 
     async def list(self, which: JobFilter, *, before: int | None, limit: int, max_bytes: int) -> Page:
         """Jobs newest first, from just before `before`."""

@@ -113,6 +113,7 @@ class MongoJobRepository:
         await self._inserts.aclose()
         await self._outcomes.aclose()
         await self._logs.aclose()
+        await self._pages.aclose()
         with contextlib.suppress(Unavailable):
             await self._counters.save()
         await self._store.calls.drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,16 @@ def newest_first(jobs: Sequence[Job]) -> list[JobId]:
 async def test_a_job_that_is_not_there_is_not_found(bench: Bench) -> None:
     with pytest.raises(JobNotFound):
         await bench.jobs.get("nothing")
+
+
+async def test_looks_at_the_same_moment_each_get_their_own_job(bench: Bench) -> None:
+    jobs = await bench.add_many(3)
+    wanted = [*ids(jobs), JobId("nothing"), jobs[0].id] * 20
+
+    answers = await asyncio.gather(*(bench.jobs.get(job_id) for job_id in wanted), return_exceptions=True)
+
+    told = [answer.id if isinstance(answer, Job) else type(answer) for answer in answers]
+    assert told == [job_id if job_id != "nothing" else JobNotFound for job_id in wanted]
 
 
 async def test_a_list_shows_the_newest_first_over_all_pages(bench: Bench) -> None:

@@ -186,3 +186,15 @@ async def test_a_process_without_workers_signals_in_step(settings: Settings, sta
     assert budget.inserts == 10 * SIGNALS_AT_ONCE, budget
     # And the queue's document, before its first job.
     assert 1 < budget.signals <= SIGNALS_AT_ONCE + seconds / SIGNAL_SECONDS + 2, budget
+
+
+async def test_many_looks_at_the_same_moment_share_a_few_reads(settings: Settings, stack: AsyncExitStack) -> None:
+    engine = await start(settings, stack, Enqueued(1))
+    answers = await engine.service.enqueue_many([NewJob(type="noop", delay_seconds=600) for _ in range(320)])
+    jobs = [answer for answer in answers if isinstance(answer, Job)]
+
+    with LISTENER.listening() as commands:
+        await asyncio.gather(*(engine.service.get(job.id) for job in jobs))
+
+    reads = [command for command in commands if command.name == "find" and command.collection == "jobs"]
+    assert sum("_id" in read.filters[0] for read in reads) == 10, reads  # 32 in each

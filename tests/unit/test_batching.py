@@ -102,6 +102,24 @@ async def test_only_full_batches_go_beside_one_in_flight_and_not_more_than_allow
     await asyncio.gather(*tasks)
 
 
+async def test_so_many_batches_as_are_wanted_go_at_once_however_small(store: Store) -> None:
+    group = commit(store, eager=2)
+    tasks = submit(group, "a")
+    await store.batch(0)
+    tasks += submit(group, "b")
+    await store.batch(1)
+
+    tasks += submit(group, "c", "d")
+    await settle()
+    assert store.batches == [["a"], ["b"]]
+
+    for number in range(2):
+        store.answer(number)
+    assert await store.batch(2) == ["c", "d"]
+    store.answer(2)
+    await asyncio.gather(*tasks)
+
+
 async def test_a_batch_ends_where_its_bytes_do_and_a_heavy_item_goes_alone(store: Store) -> None:
     group = commit(store, bytes=10)
     tasks = submit(group, "a", "b", size=6) + submit(group, "c", size=99)
