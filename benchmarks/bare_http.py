@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_camel
 from jobqueue.clock import ServerClock
 from jobqueue.driver import connect
 from jobqueue.mongo.store import Store
+from jobqueue.process import calm_the_garbage_collector
 from jobqueue.settings import Settings
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
@@ -89,6 +90,7 @@ def main(port: str, uri: str, database_name: str, answer_file: str) -> None:
     async def application() -> web.Application:  # the driver wants a running loop
         return build(uri, database_name, answer)
 
+    calm_the_garbage_collector()  # as the product does
     loop = uvloop.new_event_loop()
     web.run_app(application(), host="127.0.0.1", port=int(port), access_log=None, print=None, loop=loop)
 

@@ -47,7 +47,9 @@ OF: Mapping[str, str] = {
           stores them all, in group commits.
         - The bare handler has no middleware, no request id, no problem documents; its body is parsed and checked in one
           pass, without the checks for repeated keys, wide integers and depth.
-        - The bare `GET` answers the same bytes whatever it finds, without reading them from the document.
+        - The bare `GET` answers the same bytes whatever it finds, without reading them from the document, and has one
+          find for each request; the service reads together what is asked for in the same moment. With one client at a
+          time both make one find for each request.
         """,
     "latency": """
         What to bear in mind:
