@@ -100,6 +100,12 @@ class ReadyQueue:
         self._ids.difference_update(candidate.id for candidate in taken)
         return taken
 
+    def clear(self) -> None:
+        """Forget everything: nothing is known until the next look."""
+        self._sorted.clear()
+        self._ids.clear()
+        self._open, self._horizon = False, None
+
     def _insert(self, candidate: Candidate) -> bool:
         if candidate.id in self._ids:
             return True

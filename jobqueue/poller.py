@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import zlib
 from collections.abc import Callable, Container, Sequence
+from datetime import timedelta
 from random import Random
 
 import structlog
 
 from jobqueue.clock import Clock
+from jobqueue.contention import MAX_WINDOWS, Contention
 from jobqueue.dispatch import ReadyQueue
 from jobqueue.errors import Unavailable
-from jobqueue.job import Candidate, JobId, WorkerId
+from jobqueue.job import Candidate, JobId
 from jobqueue.pace import Pace
-from jobqueue.repository import JobRepository, Window
+from jobqueue.repository import WORKER_SILENCE_SECONDS, JobRepository, Window
 from jobqueue.settings import ALL_QUEUES
 
 MAX_WINDOW = 1_000
@@ -30,53 +31,15 @@ REFILL = 4
 """The next window is fetched when less than this part of one is left: it arrives while the rest is being run."""
 JITTER = 0.1
 """Part of a pause that is random, so that processes which started together do not look together."""
-SIGNAL_SPREAD_SECONDS = 0.005
-"""Processes woken by one signal look at slightly different times, while they get in each other's way."""
-COMPANY_FADES = 0.95
-"""With each claim that is won whole, the company of others counts for so much less."""
 SIGNALLED_SECONDS = 0.01
 SIGNALLED_AT_ONCE = 10
 """So many looks in a row may be due to signals, then one in so many seconds."""
 REOPEN_SECONDS = 10.0
 """How long to do without a change stream after it broke."""
-MAX_SHARES = 16
+OTHERS_SECONDS = 5.0
+"""How old the list of live workers may be while they share."""
 
 log = structlog.get_logger(__name__)
-
-
-class Contention:
-    """How many processes seem to take the same ids. While claims lose, each process keeps to a share of a
-    window, picked by a hash of job and worker, so that they take different ids."""
-
-    def __init__(self, worker_id: WorkerId) -> None:
-        self._salt = worker_id.encode()
-        self._shares = 1
-        self._company = 0.0
-
-    def observe(self, *, asked: int, won: int) -> None:
-        """Learn from a claim: losing more than half of it means company, winning all of it means none."""
-        self._company = self._company * COMPANY_FADES if won == asked else 1.0
-        if asked > 1 and won * 2 < asked:
-            self._shares = min(self._shares * 2, MAX_SHARES)
-        elif won == asked:
-            self._shares = max(self._shares // 2, 1)
-
-    def share(self, window: Window, *, busy: Container[JobId]) -> Window:
-        """The part of a window that this process should try: some of the most urgent, since what is left to others
-        must not be passed over for something less urgent. A window that is all there is stays whole."""
-        free = [candidate for candidate in window.candidates if candidate.id not in busy]
-        if self._shares == 1 or window.complete or not free:
-            return window
-        urgent = [candidate for candidate in free if candidate.rank == free[0].rank]
-        mine = [candidate for candidate in urgent if self._is_mine(candidate)]
-        return Window([*mine, urgent[-1]] if mine else urgent, complete=False)
-
-    def hesitation(self, random: Random) -> float:
-        """For how many seconds to leave what was signalled to others: none for a process that is alone."""
-        return self._company * SIGNAL_SPREAD_SECONDS * random.random()
-
-    def _is_mine(self, candidate: Candidate) -> bool:
-        return zlib.crc32(candidate.id.encode(), zlib.crc32(self._salt)) % self._shares == 0
 
 
 class Poller:
@@ -115,10 +78,12 @@ class Poller:
         self._look_at: float | None = None
         self._head_seen_at = float("-inf")
         self._queues_seen_at = float("-inf")
+        self._others_seen_at = float("-inf")
         self._put_off = False
         self._available = True
         self._missed = False
         self._shared = False
+        self._found = 0
 
     def serves(self, queue: str) -> bool:
         """Whether jobs of this queue are to be run here."""
@@ -131,11 +96,15 @@ class Poller:
 
     def taken(self) -> None:
         """Candidates were taken from the queue; if little is left and the store has more, fetch it."""
-        few = 1 if self._shared else self._window // REFILL
         if self._put_off and not len(self._ready):
             self.refresh()
-        elif not self._ready.complete and len(self._ready) < few:
+        elif not self._ready.complete and len(self._ready) < self._few():
             self._wake.set()
+
+    def lost(self) -> None:
+        """Others have taken what was at hand: forget it, and look again."""
+        self._ready.clear()
+        self.refresh()
 
     def missed(self) -> None:
         """A local job was not taken in. Should a look be under way that does not show it, look once more."""
@@ -174,14 +143,16 @@ class Poller:
         queues = sorted(self._queues)
         if not queues:
             return self._ready.look(Window([], complete=True), from_head=True)
-        window = await self._jobs.candidates(queues, after=after, limit=self._window)
+        await self._learn_of_others()
+        limit = self._window * min(self._contention.shares, MAX_WINDOWS)
+        window = await self._jobs.candidates(queues, after=after, limit=limit)
         share = self._contention.share(window, busy=self._busy)
         self._shared = share is not window
-        found = self._ready.look(share, from_head=after is None, busy=self._busy)
+        self._found = self._ready.look(share, from_head=after is None, busy=self._busy)
         self._on_found()
         if await self._learn_of_queues():
             self.refresh()
-        return found
+        return self._found
 
     async def _learn_of_queues(self) -> bool:
         """Whether there are more queues than before. Not asked before every look, nor while a job waits for it."""
@@ -193,6 +164,19 @@ class Poller:
         self._queues_seen_at = now
         return len(self._queues) > known
 
+    async def _learn_of_others(self) -> None:
+        now = self._clock.monotonic()
+        if self._contention.is_noticed and now - self._others_seen_at >= OTHERS_SECONDS:
+            since = self._clock.now() - timedelta(seconds=WORKER_SILENCE_SECONDS)
+            self._contention.meet(worker.id for worker in await self._jobs.workers(since=since))
+            self._others_seen_at = now
+
+    def _few(self) -> int:
+        """With less at hand it is time for the next look; one that found nothing new of a share is not repeated."""
+        if self._shared and not self._found:
+            return 1
+        return max(1, self._window // REFILL // self._contention.shares)
+
     def _continue_after(self) -> Candidate | None:
         head_is_old = self._clock.monotonic() - self._head_seen_at >= self._poll_seconds
         # After a share: what was left to others, and is still there when that is taken, comes first.
@@ -202,7 +186,7 @@ class Poller:
         if self._missed and self._ready.complete:
             self._head_seen_at = float("-inf")
             return
-        if found and not self._ready.complete and len(self._ready) < self._window // REFILL:
+        if found and not self._ready.complete and len(self._ready) < self._few():
             return
         seconds = self._poll_seconds * (1 - JITTER * self._random.random())
         # As long as the look took: under constant signals the store is still left alone half the time.

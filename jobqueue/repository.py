@@ -153,6 +153,10 @@ class Revision(NamedTuple):
     updated_at: datetime
 
 
+WORKER_SILENCE_SECONDS = 60.0
+"""A process that has not shown itself for this long is taken for dead."""
+
+
 class WorkerRecord(Document):
     """One live process, as `/workers` shows it. Gone when the process stops."""
 

@@ -42,15 +42,20 @@ from jobqueue.job import (
     Status,
     to_milliseconds,
 )
-from jobqueue.repository import DatabaseState, JobFilter, JobRepository, Page, QueueCount, Revision, WorkerRecord
+from jobqueue.repository import (
+    WORKER_SILENCE_SECONDS,
+    DatabaseState,
+    JobFilter,
+    JobRepository,
+    Page,
+    QueueCount,
+    Revision,
+    WorkerRecord,
+)
 from jobqueue.telemetry import UNOBSERVED, Observer
 
 DEAD_LETTERS_COUNTED = 10_000
 """`/dlq` counts no further than this, so that its cost has a bound."""
-
-WORKER_SILENCE_SECONDS = 60.0
-"""A process that has not shown itself for this long is no longer listed."""
-
 
 NO_LIMITS = AdmissionLimits()
 

@@ -30,6 +30,7 @@ import structlog
 
 from jobqueue.attempt import Attempt, Ending, Execute, Executor, Released, Stop
 from jobqueue.clock import Clock, Identifiers
+from jobqueue.contention import Contention
 from jobqueue.dispatch import ReadyQueue
 from jobqueue.errors import LeaseLost, Unavailable
 from jobqueue.execution import execute
@@ -37,7 +38,7 @@ from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, Lease, Leas
 from jobqueue.job_log import JobLog
 from jobqueue.leases import LeaseKeeper, Notice
 from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Retry, Snoozed
-from jobqueue.poller import Contention, Poller
+from jobqueue.poller import Poller
 from jobqueue.progress import ProgressReporter
 from jobqueue.repository import Claimed, JobRepository
 from jobqueue.retry import BackoffPolicy, next_run_at
@@ -125,7 +126,7 @@ class WorkerPool:
         self._on_scheduled = on_scheduled
         self._observer = observer
         self._ready = ReadyQueue(options.queue_size)
-        self._contention = Contention(worker_id)
+        self._contention = Contention(worker_id, clock)
         self._busy: set[JobId] = set()
         self._running: dict[Claim, Attempt] = {}
         self._reserved = 0
@@ -254,7 +255,8 @@ class WorkerPool:
         if lease.id in self._doubtful:
             # It may not even have been carried out; what is still pending keeps its place in the order.
             self._ready.offer(each for each in candidates if each.id not in self._busy)
-        self._contention.observe(asked=len(ids), won=len(won.jobs))
+        if self._contention.observe(asked=len(ids), won=len(won.jobs)):
+            self.poller.lost()
         self._observer.claimed(asked=len(ids), won=len(won.jobs))
         for job in won.jobs:
             self._start(job, lease)

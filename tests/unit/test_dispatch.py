@@ -1,8 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 from jobqueue.dispatch import ReadyQueue
-from jobqueue.job import Candidate, JobId, WorkerId
-from jobqueue.poller import Contention
+from jobqueue.job import Candidate, JobId
 from jobqueue.repository import Window
 
 START = datetime(2026, 2, 2, tzinfo=UTC)
@@ -111,40 +110,11 @@ def test_what_runs_here_already_is_not_taken_in_by_a_look() -> None:
     assert ids(queue.take(10)) == ["b"]
 
 
-def sharing() -> Contention:
-    contention = Contention(WorkerId("worker-1"))
-    contention.observe(asked=10, won=1)
-    return contention
+def test_what_is_forgotten_is_not_known_until_the_next_look() -> None:
+    queue = open_queue()
+    queue.offer([candidate("a")])
 
+    queue.clear()
 
-def test_a_process_that_loses_claims_leaves_some_of_the_most_urgent_jobs_to_others() -> None:
-    window = Window([candidate(f"{n:03}") for n in range(100)], complete=False)
-
-    share = sharing().share(window, busy=())
-
-    assert 20 < len(share.candidates) < 80
-    assert share.candidates[-1] == window.candidates[-1]
-
-
-def test_what_is_left_to_others_is_not_passed_over_for_something_less_urgent() -> None:
-    urgent, others = [[candidate(f"{p}-{n}", priority=p) for n in range(20)] for p in (5, 0)]
-
-    share = sharing().share(Window([*urgent, *others], complete=False), busy=())
-
-    assert set(share.candidates) < set(urgent)
-    assert not share.complete
-
-
-def test_a_share_holds_what_could_be_taken_here() -> None:
-    urgent, others = [[candidate(f"{p}-{n}", priority=p) for n in range(20)] for p in (5, 0)]
-
-    share = sharing().share(Window([*urgent, *others], complete=False), busy=[each.id for each in urgent])
-
-    assert share.candidates
-    assert set(share.candidates) < set(others)
-
-
-def test_a_window_without_a_readable_candidate_can_be_shared() -> None:
-    nothing = Window([], complete=False)
-
-    assert sharing().share(nothing, busy=()) is nothing
+    assert not queue.offer([candidate("b")])
+    assert (len(queue), queue.complete, queue.horizon) == (0, False, None)

@@ -12,9 +12,10 @@ from hand_clock import HandClock
 from observers import eventually
 
 from jobqueue.clock import Clock, ServerClock
+from jobqueue.contention import Contention
 from jobqueue.dispatch import ReadyQueue
 from jobqueue.job import Candidate, WorkerId
-from jobqueue.poller import SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Contention, Poller
+from jobqueue.poller import SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
 from jobqueue.repository import Features, JobRepository, Window
 
 POLL_SECONDS = 3600.0
@@ -68,18 +69,18 @@ async def polling(
     poll_seconds: float = POLL_SECONDS,
     clock: Clock | None = None,
 ) -> AsyncIterator[Finds]:
-    finds = Finds()
+    finds, clock = Finds(), clock or ServerClock()
     poller = Poller(
         cast(JobRepository, store),
         ReadyQueue(10),
         queues=queues,
         window=10,
         poll_seconds=poll_seconds,
-        contention=Contention(WorkerId("worker-1")),
+        contention=Contention(WorkerId("worker-1"), clock),
         busy=(),
         is_saturated=lambda: False,
         on_found=finds,
-        clock=clock or ServerClock(),
+        clock=clock,
         random=Random(1),
     )
     task = asyncio.create_task(poller.run())
@@ -156,32 +157,3 @@ async def test_a_queue_that_is_new_is_looked_into_at_once() -> None:
         await looked(store, 3)
 
     assert store.looked_into == ["default", "mail"]
-
-
-def test_a_process_that_is_alone_does_not_hesitate() -> None:
-    contention = Contention(WorkerId("worker-1"))
-
-    contention.observe(asked=1, won=1)
-
-    assert contention.hesitation(Random(1)) == 0
-
-
-def test_processes_that_get_in_each_others_way_look_at_different_times() -> None:
-    contention = Contention(WorkerId("worker-1"))
-    contention.observe(asked=1, won=0)
-    random = Random(1)
-
-    hesitations = {contention.hesitation(random) for _ in range(10)}
-
-    assert len(hesitations) == 10
-
-
-def test_hesitation_fades_while_every_claim_is_won() -> None:
-    contention = Contention(WorkerId("worker-1"))
-    contention.observe(asked=1, won=0)
-    first = contention.hesitation(Random(1))
-
-    for _ in range(100):
-        contention.observe(asked=1, won=1)
-
-    assert contention.hesitation(Random(1)) < first / 100

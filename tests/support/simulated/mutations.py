@@ -17,6 +17,7 @@ from simulated.scenario import Profile
 
 from jobqueue import worker
 from jobqueue.clock import ServerClock
+from jobqueue.contention import Contention
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, Claim, JobId, Status
 from jobqueue.leases import Contact
@@ -26,7 +27,6 @@ from jobqueue.mongo.leases import MongoLeaseStore
 from jobqueue.mongo.moves import Outcome, Statement
 from jobqueue.mongo.outcomes import Outcomes, _Sent
 from jobqueue.outcome import Failed, Failure
-from jobqueue.poller import Contention
 from jobqueue.repository import Claimed, Window
 from jobqueue.worker import WorkerPool
 
@@ -263,7 +263,7 @@ def a_share_passes_over_what_is_more_urgent(stack: ExitStack) -> None:
     """Found by this simulation in the engine itself."""
 
     def share(self: Contention, window: Window, *, busy: object) -> Window:
-        if self._shares == 1 or window.complete:
+        if self.shares == 1:
             return window
         mine = [candidate for candidate in window.candidates if self._is_mine(candidate)]
         return Window([*mine, window.candidates[-1]], complete=False)
@@ -296,7 +296,7 @@ ZOMBIES = Profile(
 SLOW_ZOMBIES = replace(ZOMBIES, latencies=(0.1, 0.3))
 """The same, with time for others between a look and the write that follows it."""
 
-OUTAGES = replace(ZOMBIES, faults=("outage",), most_faults=6)
+OUTAGES = replace(ZOMBIES, faults=("outage",), most_faults=8, jobs=(50, 60))
 CHANGES_OF_PRIMARY = Profile(
     faults=("stepdown", "stepdown", "kill", "rolling restart"), call_faults=(0.0,), jobs=(30, 50), leases=(5.0,)
 )

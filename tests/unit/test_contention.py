@@ -1,0 +1,127 @@
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+from bench import StandingClock
+
+from jobqueue.contention import LASTS_SECONDS, Contention
+from jobqueue.job import Candidate, JobId, WorkerId
+from jobqueue.repository import Window
+
+START = datetime(2026, 2, 2, tzinfo=UTC)
+WORKERS = [WorkerId(f"worker-{number}") for number in range(3)]
+
+
+def candidates(count: int, *, priority: int = 0) -> list[Candidate]:
+    return [Candidate(-priority, START, JobId(f"job-{priority}-{number}"), "default") for number in range(count)]
+
+
+@pytest.fixture
+def clock() -> StandingClock:
+    return StandingClock()
+
+
+def sharing(clock: StandingClock, worker: WorkerId = WORKERS[0]) -> Contention:
+    contention = Contention(worker, clock)
+    contention.observe(asked=10, won=1)
+    contention.meet(WORKERS)
+    return contention
+
+
+def test_workers_that_collide_divide_what_waits_and_leave_nothing_out(clock: StandingClock) -> None:
+    window = Window(candidates(300), complete=False)
+
+    shares = [sharing(clock, worker).share(window, busy=()).candidates for worker in WORKERS]
+
+    end = window.candidates[-1]  # says how far the look went, and so is in each
+    assert sorted([*(each for share in shares for each in share if each != end), end]) == sorted(window.candidates)
+    assert all(60 < len(share) < 140 and share[-1] == end for share in shares)
+
+
+@pytest.mark.parametrize(("asked", "won"), [(1, 0), (100, 75), (0, 0)])
+def test_a_few_lost_jobs_are_no_reason_to_share(clock: StandingClock, asked: int, won: int) -> None:
+    contention = Contention(WORKERS[0], clock)
+    contention.meet(WORKERS)
+
+    assert not contention.observe(asked=asked, won=won)
+
+    window = Window(candidates(30), complete=False)
+    assert contention.share(window, busy=()) is window
+
+
+def test_only_the_first_loss_says_that_what_is_at_hand_is_worth_nothing(clock: StandingClock) -> None:
+    contention = Contention(WORKERS[0], clock)
+
+    assert [contention.observe(asked=100, won=74) for _ in range(2)] == [True, False]
+
+
+def test_after_a_while_without_a_loss_nothing_is_left_to_others(clock: StandingClock) -> None:
+    contention, window = sharing(clock), Window(candidates(30), complete=False)
+
+    clock.at += timedelta(seconds=LASTS_SECONDS)
+
+    assert contention.shares == 1
+    assert contention.share(window, busy=()) is window
+
+
+def test_what_is_left_to_others_is_not_passed_over_for_something_less_urgent(clock: StandingClock) -> None:
+    urgent, others = candidates(30, priority=5), candidates(30)
+
+    share = sharing(clock).share(Window([*urgent, *others], complete=False), busy=())
+
+    assert set(share.candidates) < set(urgent)
+    assert not share.complete
+
+
+def test_a_share_holds_what_could_be_taken_here(clock: StandingClock) -> None:
+    urgent, others = candidates(30, priority=5), candidates(30)
+
+    share = sharing(clock).share(Window([*urgent, *others], complete=True), busy=[each.id for each in urgent])
+
+    assert share.candidates
+    assert set(share.candidates) < set(others)
+    assert not share.complete
+
+
+def test_what_fell_to_others_is_taken_when_nothing_of_ones_own_is_in_sight(clock: StandingClock) -> None:
+    """Or the jobs of a worker that is frozen, or serves other queues, would wait for it for ever."""
+    window = Window(candidates(100), complete=True)
+    mine = {each.id for each in sharing(clock).share(window, busy=()).candidates[:-1]}
+    theirs = Window([each for each in window.candidates if each.id not in mine], complete=True)
+
+    assert sharing(clock).share(theirs, busy=()) == theirs
+
+
+def test_a_window_without_a_readable_candidate_can_be_shared(clock: StandingClock) -> None:
+    nothing = Window([], complete=False)
+
+    assert sharing(clock).share(nothing, busy=()) is nothing
+
+
+def test_a_process_that_is_alone_does_not_hesitate(clock: StandingClock) -> None:
+    contention = Contention(WORKERS[0], clock)
+
+    contention.observe(asked=1, won=1)
+
+    assert contention.hesitation(Random(1)) == 0
+
+
+def test_processes_that_get_in_each_others_way_look_at_different_times(clock: StandingClock) -> None:
+    contention = Contention(WORKERS[0], clock)
+    contention.observe(asked=1, won=0)
+    random = Random(1)
+
+    hesitations = {contention.hesitation(random) for _ in range(10)}
+
+    assert len(hesitations) == 10
+
+
+def test_hesitation_fades_while_every_claim_is_won(clock: StandingClock) -> None:
+    contention = Contention(WORKERS[0], clock)
+    contention.observe(asked=1, won=0)
+    first = contention.hesitation(Random(1))
+
+    for _ in range(100):
+        contention.observe(asked=1, won=1)
+
+    assert contention.hesitation(Random(1)) < first / 100
