@@ -143,12 +143,16 @@ class Identifiers:
         self._process = self._random.getrandbits(40)
         self._counter = self._random.getrandbits(23)
         self._last_seq = 0
+        self._moment = EPOCH
+        self._prefix = ""
+        self._micros = 0
 
     def job_id(self, now: datetime) -> JobId:
         """24 hex digits in the layout of an ObjectId: seconds, process, counter. Jobs created in one second
         by one process sort in the order of their creation."""
+        self._see(now)
         self._counter = (self._counter + 1) & 0xFFFFFF
-        return JobId(f"{int(now.timestamp()) & 0xFFFFFFFF:08x}{self._process:010x}{self._counter:06x}")
+        return JobId(f"{self._prefix}{self._counter:06x}")
 
     def lease_id(self) -> LeaseId:
         """A lease id that was never used before."""
@@ -160,6 +164,13 @@ class Identifiers:
 
     def seq(self, now: datetime) -> int:
         """Creation order: microseconds with random low bits, strictly increasing in this process, an int64."""
-        micros = int(now.timestamp() * 1000) * 1000
-        self._last_seq = max(self._last_seq + 1, micros + self._random.getrandbits(9))
+        self._see(now)
+        self._last_seq = max(self._last_seq + 1, self._micros + self._random.getrandbits(9))
         return self._last_seq
+
+    def _see(self, now: datetime) -> None:
+        # The clock gives one and the same object to all jobs of a millisecond.
+        if now is not self._moment:
+            self._moment, timestamp = now, now.timestamp()
+            self._prefix = f"{int(timestamp) & 0xFFFFFFFF:08x}{self._process:010x}"
+            self._micros = int(timestamp * 1000) * 1000

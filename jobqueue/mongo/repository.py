@@ -11,6 +11,7 @@ from typing import Any
 from jobqueue.clock import Clock, Identifiers, ServerClock
 from jobqueue.errors import IllegalMove, JobNotFound, JobQueueError, LeaseLost, Unavailable
 from jobqueue.job import (
+    EPOCH,
     AttemptError,
     Candidate,
     Claim,
@@ -126,9 +127,9 @@ class MongoJobRepository:
         return await self._inserts.insert(job)
 
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
+        latest = max((job.updated_at for job in jobs), default=EPOCH)
         try:
-            for job in jobs:
-                await self._wakeups.ensure([job.queue], at=job.updated_at)
+            await self._wakeups.ensure({job.queue for job in jobs}, at=latest)
         except Unavailable as error:
             return [error] * len(jobs)
         return await self._inserts.insert_many(jobs)
