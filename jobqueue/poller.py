@@ -115,10 +115,13 @@ class Poller:
         async with asyncio.TaskGroup() as group:
             if self._jobs.features.change_streams:
                 group.create_task(self._listen(), name="signals")
+            took = 0.0
             while True:
-                started = self._clock.monotonic()
+                began = self._clock.monotonic()
                 found = await self._try_look()
-                await self._pause(found, took=self._clock.monotonic() - started)
+                before, took = took, self._clock.monotonic() - began
+                # The quicker of the two: a look that was held up once says nothing about what looks cost the store.
+                await self._pause(found, rest=min(before, took))
 
     async def _try_look(self) -> int:
         self._wake.clear()
@@ -182,15 +185,15 @@ class Poller:
         # After a share: what was left to others, and is still there when that is taken, comes first.
         return None if head_is_old or self._shared else self._ready.horizon
 
-    async def _pause(self, found: int, *, took: float) -> None:
+    async def _pause(self, found: int, *, rest: float) -> None:
         if self._missed and self._ready.complete:
             self._head_seen_at = float("-inf")
             return
         if found and not self._ready.complete and len(self._ready) < self._few():
             return
         seconds = self._poll_seconds * (1 - JITTER * self._random.random())
-        # As long as the look took: under constant signals the store is still left alone half the time.
-        rested_at = self._clock.monotonic() + min(took, seconds / 2)
+        # As long as looks take: under constant signals the store is still left alone half the time.
+        rested_at = self._clock.monotonic() + min(rest, seconds / 2)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()

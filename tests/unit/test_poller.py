@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import cast
@@ -34,6 +34,9 @@ class CountingStore:
         self.queues = {"default"}
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.hold_up: Callable[[], Awaitable[None]] = self._not_at_all
+
+    async def _not_at_all(self) -> None: ...
 
     async def known_queues(self) -> Sequence[str]:
         await self.may_answer.wait()
@@ -42,6 +45,7 @@ class CountingStore:
     async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
         self.looks += 1
         self.looked_into = queues
+        await self.hold_up()
         return Window([], complete=True)
 
     async def signals(self) -> AsyncIterator[str]:
@@ -132,6 +136,33 @@ async def test_constant_signals_cost_looks_in_step() -> None:
     # One look at the start, and one that is under way for the signals that come during it.
     assert store.looks <= 1 + SIGNALLED_AT_ONCE + seconds / SIGNALLED_SECONDS + 1
     assert store.heard > store.looks
+
+
+async def test_constant_signals_leave_a_slow_store_alone_half_the_time() -> None:
+    store, clock = CountingStore(), ServerClock()
+    store.hold_up = lambda: asyncio.sleep(0.02)
+    began = clock.monotonic()
+    async with polling(store):
+        while store.looks < 12:
+            store.signalled.put_nowait("default")
+            await asyncio.sleep(0.001)
+        seconds = clock.monotonic() - began
+
+    # All but the first two: one look at the start, and its signals are followed at once.
+    assert store.looks <= 2 + seconds / (2 * 0.02)
+
+
+async def test_a_look_that_was_held_up_once_does_not_hold_up_the_next() -> None:
+    store, clock = CountingStore(), HandClock()
+
+    async def hold_up() -> None:
+        clock.seconds += POLL_SECONDS if store.looks == 2 else 0
+
+    store.hold_up = hold_up
+    async with polling(store, clock=clock):
+        for number in (1, 2, 3):
+            await looked(store, number)
+            store.signalled.put_nowait("default")
 
 
 async def test_no_job_waits_for_the_names_of_the_queues() -> None:
