@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 600.0
 async def run(bench: Bench) -> None:
     """Each dimension, from little to much, in every round."""
     for repeat in bench.rounds():
-        for finished in [1_000, 10_000, 100_000][: bench.size(3, 1)]:
+        for finished in [1_000, 10_000, 100_000, 1_000_000][: bench.size(4, 1)]:
             await _with_finished(bench, finished, repeat)
         for backlog in [1_000, 10_000, 100_000][: bench.size(3, 1)]:
             await _with_backlog(bench, backlog, repeat)
