@@ -26,7 +26,7 @@ from jobqueue.pace import Pace
 from jobqueue.repository import WORKER_SILENCE_SECONDS, JobRepository, Window
 from jobqueue.settings import ALL_QUEUES
 
-MAX_WINDOW = 1_000
+MAX_WINDOW = 2_000
 REFILL = 4
 """The next window is fetched when less than this part of one is left: it arrives while the rest is being run."""
 JITTER = 0.1
@@ -81,6 +81,8 @@ class Poller:
         self._others_seen_at = float("-inf")
         self._put_off = False
         self._available = True
+        self._listening: asyncio.Task[None] | None = None
+        self._backlog_since: float | None = None
         self._missed = False
         self._shared = False
         self._found = 0
@@ -113,12 +115,11 @@ class Poller:
     async def run(self) -> None:
         """Look and pause, for ever; cancel it to stop."""
         async with asyncio.TaskGroup() as group:
-            if self._jobs.features.change_streams:
-                group.create_task(self._listen(), name="signals")
             took = 0.0
             while True:
                 began = self._clock.monotonic()
                 found = await self._try_look()
+                self._listen_or_not(group)
                 before, took = took, self._clock.monotonic() - began
                 # The quicker of the two: a look that was held up once says nothing about what looks cost the store.
                 await self._pause(found, rest=min(before, took))
@@ -199,10 +200,23 @@ class Poller:
                 await self._wake.wait()
                 await asyncio.sleep(max(rested_at, self._look_at or 0) - self._clock.monotonic())
 
+    def _listen_or_not(self, group: asyncio.TaskGroup) -> None:
+        """A backlog is found without signals, and a server goes through every change for each who listens."""
+        now = self._clock.monotonic()
+        if self._ready.complete:
+            self._backlog_since = None
+            if self._listening is None and self._jobs.features.change_streams:
+                self._listening = group.create_task(self._listen(), name="signals")
+        elif self._backlog_since is None:
+            self._backlog_since = now
+        elif self._listening is not None and now - self._backlog_since >= self._poll_seconds:
+            self._listening.cancel()
+            self._listening = None
+
     async def _listen(self) -> None:
         while True:
             try:
-                async for queue in self._jobs.signals():
+                async for queue in self._jobs.signals(on_open=self.refresh):
                     if self.serves(queue):
                         self._hear(queue)
             except Unavailable as error:

@@ -11,7 +11,7 @@ This is the port; `mongo.py` is the adapter. Promises of every implementation:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -345,9 +345,9 @@ class JobRepository(Protocol):
         """Tell other processes that these queues have work. A hint: it returns at once, and may get lost."""
         ...
 
-    def signals(self) -> AsyncIterator[str]:
-        """Names of queues as other processes signal them. Ends, or raises `Unavailable`, when the server has
-        no change streams or the stream breaks; polling does without."""
+    def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[str]:
+        """Names of queues as other processes signal them, from `on_open` on. Ends, or raises `Unavailable`, when the
+        server has no change streams or the stream breaks; polling does without."""
         ...
 
     # The engine

@@ -237,8 +237,8 @@ class MongoJobRepository:
     def signal(self, queues: Collection[str], *, at: datetime) -> None:
         self._wakeups.signal(queues, at=at)
 
-    def signals(self) -> AsyncIterator[str]:
-        return self._wakeups.stream()
+    def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[str]:
+        return self._wakeups.stream(on_open)
 
     # The engine
 

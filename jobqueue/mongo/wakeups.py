@@ -8,7 +8,7 @@ that a change stream reports. A signal is a hint: written by one node only, not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -77,12 +77,13 @@ class Wakeups:
         if self._unsent and (self._sender is None or self._sender.done()):
             self._sender = self._store.calls.spawn(self._send())
 
-    async def stream(self) -> AsyncIterator[str]:
-        """Names of queues as they are signalled, by anybody."""
+    async def stream(self, on_open: Callable[[], None]) -> AsyncIterator[str]:
+        """Names of queues as they are signalled from `on_open` on, by anybody."""
         if not self._store.features.change_streams:
             return
         look: asyncio.Task[Any] | None = None
         stream = await self._open()
+        on_open()
         try:
             while True:
                 # In a task of its own: a look that is cancelled goes on in the driver, and must end before the close.

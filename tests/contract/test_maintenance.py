@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from bench import LEASE, NOW, SECOND, WORKER, Bench
 from bson import Decimal128, ObjectId
-from observers import eventually
 
 from jobqueue.errors import SchemaConflict, Unavailable
 from jobqueue.job import Candidate, LeaseId, Status, WorkerId, to_milliseconds
@@ -305,19 +304,21 @@ async def test_a_process_shows_itself_until_it_says_goodbye(bench: Bench) -> Non
 
 
 async def test_a_signal_reaches_other_processes(bench: Bench) -> None:
-    heard: list[str] = []
+    heard: set[str] = set()
+    opened, both = asyncio.Event(), asyncio.Event()
 
     async def listen() -> None:
-        async for queue in bench.jobs.signals():
-            heard.append(queue)
+        async for queue in bench.jobs.signals(on_open=opened.set):
+            heard.add(queue)
+            if heard == {"mail", "sms"}:
+                both.set()
 
     listening = asyncio.create_task(listen())
+    await asyncio.wait_for(opened.wait(), 20)
 
-    async def signalled() -> bool:
-        bench.jobs.signal({"mail", "sms"}, at=NOW)
-        return {"mail", "sms"} <= set(heard)
+    bench.jobs.signal({"mail", "sms"}, at=NOW)
 
-    await eventually(signalled, seconds=20, what="both queues are heard of")
+    await asyncio.wait_for(both.wait(), 20)
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
 

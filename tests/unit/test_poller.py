@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from random import Random
 from typing import cast
 
@@ -14,15 +15,16 @@ from observers import eventually
 from jobqueue.clock import Clock, ServerClock
 from jobqueue.contention import Contention
 from jobqueue.dispatch import ReadyQueue
-from jobqueue.job import Candidate, WorkerId
+from jobqueue.job import Candidate, JobId, WorkerId
 from jobqueue.poller import SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
 from jobqueue.repository import Features, JobRepository, Window
 
 POLL_SECONDS = 3600.0
+START = datetime(2026, 2, 2, tzinfo=UTC)
 
 
 class CountingStore:
-    """Nothing is ever pending; the test says what is signalled, and whether the queues can be asked for."""
+    """The test says what is found (nothing, as a rule) and signalled, and whether the queues can be asked for."""
 
     features = Features(name="counting", version="", change_streams=True)
 
@@ -30,6 +32,8 @@ class CountingStore:
         self.looks = 0
         self.looked_into: Sequence[str] = ()
         self.heard = 0
+        self.listening = False
+        self.found = Window([], complete=True)
         self.signalled: asyncio.Queue[str] = asyncio.Queue()
         self.queues = {"default"}
         self.may_answer = asyncio.Event()
@@ -46,13 +50,18 @@ class CountingStore:
         self.looks += 1
         self.looked_into = queues
         await self.hold_up()
-        return Window([], complete=True)
+        return self.found
 
-    async def signals(self) -> AsyncIterator[str]:
-        while True:
-            queue = await self.signalled.get()
-            self.heard += 1
-            yield queue
+    async def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[str]:
+        self.listening = True
+        on_open()
+        try:
+            while True:
+                queue = await self.signalled.get()
+                self.heard += 1
+                yield queue
+        finally:
+            self.listening = False
 
 
 class Finds:
@@ -102,25 +111,63 @@ async def looked(store: CountingStore, times: int) -> None:
     await eventually(enough, seconds=20, what=f"{times} looks")
 
 
+async def listens(store: CountingStore) -> None:
+    """And has looked once more since it does."""
+    await looked(store, 2)
+    assert store.listening
+
+
+def deaf(store: CountingStore) -> Callable[[], Awaitable[bool]]:
+    async def is_deaf() -> bool:
+        return not store.listening
+
+    return is_deaf
+
+
 async def test_a_signal_is_followed_by_a_look() -> None:
+    store = CountingStore()
+    async with polling(store):
+        await listens(store)
+
+        store.signalled.put_nowait("default")
+        await looked(store, 3)
+
+
+async def test_what_came_before_the_signals_could_be_heard_is_looked_for() -> None:
     store = CountingStore()
     async with polling(store):
         await looked(store, 1)
 
-        store.signalled.put_nowait("default")
-        await looked(store, 2)
+        await listens(store)
+
+
+async def test_a_process_with_a_lasting_backlog_does_not_listen() -> None:
+    store, clock = CountingStore(), HandClock()
+    async with polling(store, clock=clock, poll_seconds=0.001):
+        await listens(store)
+
+        store.found = Window([Candidate(0, START, JobId("job"), "default")], complete=False)
+        await looked(store, store.looks + 2)
+        assert store.listening
+
+        clock.seconds += 1
+        await eventually(deaf(store), seconds=20, what="it listens no more")
+
+        store.found = Window([], complete=True)
+        await looked(store, store.looks + 3)
+        assert store.listening
 
 
 async def test_signals_of_queues_that_are_not_served_are_left_to_others() -> None:
     store = CountingStore()
     async with polling(store):
-        await looked(store, 1)
+        await listens(store)
 
         for queue in ("other", "default"):
             store.signalled.put_nowait(queue)
-        await looked(store, 2)
+        await looked(store, 3)
 
-    assert (store.heard, store.looks) == (2, 2)
+    assert (store.heard, store.looks) == (2, 3)
 
 
 async def test_constant_signals_cost_looks_in_step() -> None:
@@ -133,8 +180,8 @@ async def test_constant_signals_cost_looks_in_step() -> None:
             await asyncio.sleep(0)
         seconds = clock.monotonic() - began
 
-    # One look at the start, and one that is under way for the signals that come during it.
-    assert store.looks <= 1 + SIGNALLED_AT_ONCE + seconds / SIGNALLED_SECONDS + 1
+    # Two looks at the start, and one that is under way for the signals that come during it.
+    assert store.looks <= 2 + SIGNALLED_AT_ONCE + seconds / SIGNALLED_SECONDS + 1
     assert store.heard > store.looks
 
 
