@@ -7,6 +7,7 @@ from simulated.mutations import MUTATIONS, SEEDS, Mutation
 from simulated.world import simulate
 
 
+@pytest.mark.timeout(600)  # what only a late seed notices takes its time
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_a_bug_is_noticed(mutation: Mutation) -> None:
     assert any(notices(mutation, seed) for seed in range(1, SEEDS + 1)), f"not within {SEEDS} seeds"
