@@ -25,7 +25,7 @@ jobs of which an audit found that each ran exactly once; a run that fails it wri
 pip install -e '.[bench]'
 python -m benchmarks setup                 # the peers, each in an environment of its own (also needs redis, PostgreSQL)
 python -m benchmarks ceiling engine latency http growth blocking
-python -m benchmarks peers --repeats 2     # about an hour a round; JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses
+python -m benchmarks peers --repeats 2     # about 25 minutes a round; JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses
 python -m benchmarks report
 make bench                                 # the short form: shows that it works, its figures mean little
 ```
