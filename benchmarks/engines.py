@@ -64,7 +64,7 @@ class NoOps:
 
 def bench_settings(database: Database, name: str, **changes: Any) -> Settings:
     """The defaults of the product, but for the slots and the length of its line: enough for full batches."""
-    wanted = {"workers": SLOTS, "queue_size": 2_000, "driver": "motor", "max_pending": MOST_PENDING, **changes}
+    wanted = {"workers": SLOTS, "queue_size": 5_000, "driver": "motor", "max_pending": MOST_PENDING, **changes}
     return Settings(mongodb_uri=SecretStr(database.uri), database=name, **wanted)
 
 

@@ -23,6 +23,7 @@ SIGNAL_SPREAD_SECONDS = 0.005
 """Processes woken by one signal look at slightly different times, while they get in each other's way."""
 COMPANY_FADES = 0.95
 """With each claim that is won whole, the company of others counts for so much less."""
+NEGLIGIBLE = 0.1
 MAX_WINDOWS = 4
 """So many windows are fetched as one, at most, where only a part of them is one's own."""
 
@@ -71,6 +72,11 @@ class Contention:
         if not mine and len(urgent) == len(window.candidates):
             return window
         return Window([*mine, urgent[-1]] if mine else urgent, complete=False)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no claim has lost anything, or so many were won whole since that it does not count any more."""
+        return self._company < NEGLIGIBLE
 
     def hesitation(self, random: Random) -> float:
         """For how many seconds to leave what was signalled to others: none for a process that is alone."""

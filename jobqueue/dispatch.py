@@ -42,14 +42,13 @@ class SignallingDispatcher:
         self._clock = clock
 
     def offer(self, jobs: Sequence[Job]) -> None:
-        """Signal the queues of those that are due; scheduled ones are found by the stagers."""
-        if queues := {job.queue for job in jobs if job.status is Status.PENDING}:
-            self._jobs.signal(queues, at=self._clock.now())
+        """Signal those that are due; scheduled ones are found by the stagers."""
+        self.offer_candidates([Candidate.of(job) for job in jobs if job.status is Status.PENDING])
 
     def offer_candidates(self, candidates: Sequence[Candidate]) -> None:
-        """Signal their queues."""
+        """Signal them."""
         if candidates:
-            self._jobs.signal({candidate.queue for candidate in candidates}, at=self._clock.now())
+            self._jobs.signal(candidates, at=self._clock.now())
 
     def interrupt(self, job_id: JobId) -> None:
         """Nothing runs here; the worker learns of it when it renews its lease."""

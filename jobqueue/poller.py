@@ -4,7 +4,8 @@ It fetches ids in windows and puts them into the `ReadyQueue`. While there is mo
 goes on from where it stopped, because the head of a queue index is where the deleted keys are; at least once
 every `poll_seconds` it goes back to the head, so the order of claims is never older than that. With nothing
 to do it looks once every `poll_seconds`, or when another process signals. Signals are only hints: rare ones are
-followed by a look at once, frequent ones by looks in step, and the store is left alone at least half the time.
+followed by a look at once, frequent ones by looks in step, and the store is left alone at least half the time. A
+process that is alone need not look for what a signal names.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from jobqueue.dispatch import ReadyQueue
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, JobId
 from jobqueue.pace import Pace
-from jobqueue.repository import WORKER_SILENCE_SECONDS, JobRepository, Window
+from jobqueue.repository import WORKER_SILENCE_SECONDS, JobRepository, QueueSignal, Window
 from jobqueue.settings import ALL_QUEUES
 
-MAX_WINDOW = 2_000
+MAX_WINDOW = 5_000
 REFILL = 4
 """The next window is fetched when less than this part of one is left: it arrives while the rest is being run."""
 JITTER = 0.1
@@ -34,6 +35,8 @@ JITTER = 0.1
 SIGNALLED_SECONDS = 0.01
 SIGNALLED_AT_ONCE = 10
 """So many looks in a row may be due to signals, then one in so many seconds."""
+BACKLOG_SECONDS = 0.1
+"""With a backlog for so long, the change stream is closed."""
 REOPEN_SECONDS = 10.0
 """How long to do without a change stream after it broke."""
 OTHERS_SECONDS = 5.0
@@ -82,6 +85,7 @@ class Poller:
         self._put_off = False
         self._available = True
         self._listening: asyncio.Task[None] | None = None
+        self._attentive = asyncio.Event()
         self._backlog_since: float | None = None
         self._missed = False
         self._shared = False
@@ -205,32 +209,42 @@ class Poller:
         now = self._clock.monotonic()
         if self._ready.complete:
             self._backlog_since = None
+            self._attentive.set()
             if self._listening is None and self._jobs.features.change_streams:
                 self._listening = group.create_task(self._listen(), name="signals")
         elif self._backlog_since is None:
             self._backlog_since = now
-        elif self._listening is not None and now - self._backlog_since >= self._poll_seconds:
+        elif self._listening is not None and now - self._backlog_since >= BACKLOG_SECONDS:
             self._listening.cancel()
             self._listening = None
 
     async def _listen(self) -> None:
         while True:
             try:
-                async for queue in self._jobs.signals(on_open=self.refresh):
-                    if self.serves(queue):
-                        self._hear(queue)
+                async for signal in self._jobs.signals(on_open=self.refresh):
+                    if self.serves(signal.queue):
+                        self._hear(signal)
+                    # The next one after the look that this one is followed by: until then it could tell nothing new.
+                    await self._attentive.wait()
             except Unavailable as error:
                 log.info("no change stream; polling goes on", reason=str(error))
             self.refresh()
             await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))
 
-    def _hear(self, queue: str) -> None:
+    def _hear(self, signal: QueueSignal) -> None:
         if self._all_queues:
-            self._queues.add(queue)
+            self._queues.add(signal.queue)
         if self._is_saturated():
             # More urgent work is found by the next look at the head; one for each signal would only cost the store.
             self._put_off = True
-            return
+            self._attentive.clear()
+        elif signal.candidates and self._contention.is_alone and self._ready.offer(signal.candidates):
+            self._on_found()
+        else:
+            self._look_for_signalled()
+
+    def _look_for_signalled(self) -> None:
+        self._attentive.clear()
         if self._look_at is None:
             wait = max(self._signalled.reserve(), self._contention.hesitation(self._random))
             self._look_at = self._clock.monotonic() + wait

@@ -63,6 +63,14 @@ class Window:
     complete: bool
 
 
+class QueueSignal(NamedTuple):
+    """A hint that jobs of a queue became pending. `candidates` are all that this signal is about, or None when those
+    were too many to tell: then the store knows."""
+
+    queue: str
+    candidates: Sequence[Candidate] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """What a claim won. `unreadable` were won too but cannot be understood: (claim, why)."""
@@ -341,13 +349,14 @@ class JobRepository(Protocol):
         """Pending jobs in claim order: from the head, or from `after` on (which may come again)."""
         ...
 
-    def signal(self, queues: Collection[str], *, at: datetime) -> None:
-        """Tell other processes that these queues have work. A hint: it returns at once, and may get lost."""
+    def signal(self, candidates: Collection[Candidate], *, at: datetime) -> None:
+        """Tell other processes that these became pending. A hint: it returns at once, and may get lost."""
         ...
 
-    def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[str]:
-        """Names of queues as other processes signal them, from `on_open` on. Ends, or raises `Unavailable`, when the
-        server has no change streams or the stream breaks; polling does without."""
+    def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[QueueSignal]:
+        """What other processes signal from `on_open` on. The server is asked for the next when the one before has been
+        dealt with. Ends, or raises `Unavailable`, when the server has no change streams or the stream breaks; polling
+        does without."""
         ...
 
     # The engine

@@ -179,7 +179,7 @@ class WorkerPool:
             self.poller.missed()
         self._wake()
         if candidates and (self._stopping or not taken or len(ours) < len(candidates) or self._is_saturated()):
-            self._jobs.signal({candidate.queue for candidate in candidates}, at=self._clock.now())
+            self._jobs.signal(candidates, at=self._clock.now())
 
     def interrupt(self, job_id: JobId) -> None:
         """Ask this job's attempt to stop, if it runs here."""

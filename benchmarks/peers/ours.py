@@ -1,6 +1,7 @@
 """This project by the same yardstick: as a library with one worker process, and over HTTP with one more process.
 
-The worker process is `jobqueue worker` with the defaults, but for 100 slots, as the asyncio peers have.
+The worker process is `jobqueue worker` with the defaults, but for 100 slots, as the asyncio peers have, and for the
+length of the line before them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from benchmarks.peers.peer import Payload, Peer, Way, concurrently, in_bulk
+
+QUEUE_SIZE = 5_000
+"""A look at the embedded server costs as much whatever it fetches; with the default of 1,000 there are more of them."""
 
 WAITING = ["pending", "processing", "scheduled"]
 
@@ -64,7 +68,8 @@ class Library(Peer):
         from benchmarks.processes import ROOT, TASKS
 
         uri, _, database = self.url.rpartition("#")
-        settings = {"MONGODB_URI": uri, "DATABASE": database, "WORKERS": self.concurrency, "LOG_LEVEL": "WARNING"}
+        settings: dict[str, object] = {"MONGODB_URI": uri, "DATABASE": database, "LOG_LEVEL": "WARNING"}
+        settings |= {"WORKERS": self.concurrency, "QUEUE_SIZE": QUEUE_SIZE}
         os.environ.update({f"JOBQUEUE_{name}": str(value) for name, value in settings.items()})
         program = [sys.executable, str(ROOT / "cmd" / "jobqueue"), "worker", "--tasks", TASKS]
         os.execv(program[0], program)

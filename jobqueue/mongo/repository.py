@@ -49,6 +49,7 @@ from jobqueue.repository import (
     Page,
     Promoted,
     QueueCount,
+    QueueSignal,
     Rescued,
     Revision,
     Totals,
@@ -234,10 +235,10 @@ class MongoJobRepository:
     async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
         return await self._claims.candidates(queues, after=after, limit=limit)
 
-    def signal(self, queues: Collection[str], *, at: datetime) -> None:
-        self._wakeups.signal(queues, at=at)
+    def signal(self, candidates: Collection[Candidate], *, at: datetime) -> None:
+        self._wakeups.signal(candidates, at=at)
 
-    def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[str]:
+    def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[QueueSignal]:
         return self._wakeups.stream(on_open)
 
     # The engine

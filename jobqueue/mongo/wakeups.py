@@ -1,13 +1,16 @@
 """Queues: which there are, what waits in them, and waking others up when work arrives.
 
-The collection `signals` has one document per queue: `{_id: queue, usedAt, n}`. A queue has its document before
+The collection `signals` has one document per queue: `{_id: queue, usedAt, n, jobs}`. A queue has its document before
 its first job, so "every queue" is what stands there. `n` counts the signals, which makes each of them a change
-that a change stream reports. A signal is a hint: written by one node only, not waited for, never an error.
+that a change stream reports; `jobs` are the candidates that the last one was about, unless they were many, so that
+whoever hears of them need not look for them. A signal is a hint: written by one node only, not waited for, never an
+error.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,14 +20,14 @@ from pymongo.errors import PyMongoError
 
 from jobqueue.clock import Clock
 from jobqueue.errors import Unavailable
-from jobqueue.job import Status
+from jobqueue.job import EPOCH, Candidate, Status
 from jobqueue.mongo import indexes
 from jobqueue.mongo.cached import Cached
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled, unavailable
-from jobqueue.mongo.documents import plain
+from jobqueue.mongo.documents import Unreadable, plain, read_candidate
 from jobqueue.mongo.store import Store
 from jobqueue.pace import Pace
-from jobqueue.repository import QueueCount
+from jobqueue.repository import QueueCount, QueueSignal
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +38,9 @@ SIGNAL_SECONDS = 0.01
 SIGNALS_AT_ONCE = 10
 """So many signals of a process go without delay, then one in so many seconds, for all jobs that came meanwhile. It
 is what a job waits at most to be told of; workers that have enough to do do not look for each signal."""
+
+MOST_TOLD = 20
+"""With more candidates a signal names none of them."""
 
 AWAIT_MILLISECONDS = 2_000
 """How long the server holds a look at the change stream open: half a command a second when idle, and how long
@@ -48,7 +54,8 @@ class Wakeups:
         self._store = store
         self._clock = clock
         self._touched: dict[str, datetime] = {}
-        self._unsent: dict[str, datetime] = {}
+        self._unsent: defaultdict[str, list[Candidate]] = defaultdict(list)
+        self._signalled_at = EPOCH
         self._pace = Pace(SIGNAL_SECONDS, burst=SIGNALS_AT_ONCE, clock=clock)
         self._sender: asyncio.Task[None] | None = None
         self._counts = Cached(self._count, clock)
@@ -71,14 +78,17 @@ class Wakeups:
         """Every known queue and what waits in it."""
         return await self._counts.get()
 
-    def signal(self, queues: Collection[str], *, at: datetime) -> None:
+    def signal(self, candidates: Collection[Candidate], *, at: datetime) -> None:
         """Wake others. Returns at once."""
-        self._unsent |= dict.fromkeys(queues, at)
+        self._signalled_at = at
+        for candidate in candidates:
+            self._unsent[candidate.queue].append(candidate)
         if self._unsent and (self._sender is None or self._sender.done()):
             self._sender = self._store.calls.spawn(self._send())
 
-    async def stream(self, on_open: Callable[[], None]) -> AsyncIterator[str]:
-        """Names of queues as they are signalled from `on_open` on, by anybody."""
+    async def stream(self, on_open: Callable[[], None]) -> AsyncIterator[QueueSignal]:
+        """What is signalled from `on_open` on, by anybody. Nothing is asked of the server while the one who listens is
+        busy with a signal."""
         if not self._store.features.change_streams:
             return
         look: asyncio.Task[Any] | None = None
@@ -90,7 +100,7 @@ class Wakeups:
                 look = self._store.calls.spawn(stream.try_next())
                 change = await asyncio.shield(look)
                 if change is not None:
-                    yield str(change["documentKey"]["_id"])
+                    yield _read_signal(change)
         except PyMongoError as error:
             raise unavailable("watch the signals", error) from error
         finally:
@@ -116,13 +126,13 @@ class Wakeups:
     async def _send(self) -> None:
         while self._unsent:
             await asyncio.sleep(self._pace.reserve())
-            unsent, self._unsent = self._unsent, {}
-            for queue, at in unsent.items():
-                await self._signal(queue, at=at)
+            unsent, self._unsent = self._unsent, defaultdict(list)
+            for queue, candidates in unsent.items():
+                await self._signal(queue, candidates, at=self._signalled_at)
 
-    async def _signal(self, queue: str, *, at: datetime) -> None:
+    async def _signal(self, queue: str, candidates: Sequence[Candidate], *, at: datetime) -> None:
         # signals: tell other processes, as far as one node
-        update = {"$max": {"usedAt": at}, "$inc": {"n": 1}}
+        update: dict[str, Any] = {"$max": {"usedAt": at}, "$inc": {"n": 1}} | _told(candidates)
         try:
             await self._store.calls.run(
                 "signal",
@@ -199,6 +209,23 @@ class Wakeups:
             return rows
 
         return await self._store.hinted("count the queues", index, aggregate)
+
+
+def _told(candidates: Sequence[Candidate]) -> dict[str, Any]:
+    if len(candidates) > MOST_TOLD:
+        return {"$unset": {"jobs": ""}}
+    jobs = [{"_id": each.id, "priority": -each.rank, "runAt": each.run_at} for each in candidates]
+    return {"$set": {"jobs": jobs}}
+
+
+def _read_signal(change: Mapping[str, Any]) -> QueueSignal:
+    """The signal of a change; what another version, or a person, wrote may name no candidates."""
+    queue = str(change["documentKey"]["_id"])
+    changed = change.get("fullDocument") or change.get("updateDescription", {}).get("updatedFields", {})
+    try:
+        return QueueSignal(queue, [read_candidate({**job, "queue": queue}) for job in changed["jobs"]])
+    except (KeyError, TypeError, Unreadable):
+        return QueueSignal(queue)
 
 
 def _queue_count(name: str, rows: Mapping[tuple[Any, Any], Mapping[str, Any]]) -> QueueCount:

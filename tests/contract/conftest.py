@@ -28,7 +28,9 @@ BACKENDS = (MOCK, "embedded-motor", "embedded-pymongo", "mongodb")
 
 MOCK_CANNOT = {
     "test_a_delete_whose_answer_is_lost_is_undone_or_counted": "it has no transactions",
-    "test_a_signal_reaches_other_processes": "it has no change streams",
+    "test_a_signal_reaches_other_processes_and_says_what_waits": "it has no change streams",
+    "test_a_signal_of_many_jobs_names_none_of_them": "it has no change streams",
+    "test_a_signal_that_cannot_be_understood_names_no_jobs": "it has no change streams",
     "test_a_document_that_refuses_a_claim_fails_and_its_neighbours_run": "its $inc on text is a TypeError",
     "test_an_outcome_that_the_server_cannot_take_harms_no_other": "it knows no largest document",
     "test_errors_that_are_no_list_do_not_keep_an_outcome_from_being_written": "its $push onto null succeeds",

@@ -303,26 +303,6 @@ async def test_a_process_shows_itself_until_it_says_goodbye(bench: Bench) -> Non
     assert list(await bench.jobs.workers(since=now)) == []
 
 
-async def test_a_signal_reaches_other_processes(bench: Bench) -> None:
-    heard: set[str] = set()
-    opened, both = asyncio.Event(), asyncio.Event()
-
-    async def listen() -> None:
-        async for queue in bench.jobs.signals(on_open=opened.set):
-            heard.add(queue)
-            if heard == {"mail", "sms"}:
-                both.set()
-
-    listening = asyncio.create_task(listen())
-    await asyncio.wait_for(opened.wait(), 20)
-
-    bench.jobs.signal({"mail", "sms"}, at=NOW)
-
-    await asyncio.wait_for(both.wait(), 20)
-    listening.cancel()
-    await asyncio.gather(listening, return_exceptions=True)
-
-
 async def test_preparing_twice_changes_nothing(bench: Bench) -> None:
     before = await bench.raw.index_information()
 
