@@ -16,7 +16,7 @@ from commands import LISTENER, Command
 from pydantic import SecretStr
 
 from jobqueue.app import Engine
-from jobqueue.job import Job, JsonValue
+from jobqueue.job import Job, JsonValue, Status
 from jobqueue.mongo.wakeups import SIGNAL_SECONDS, SIGNALS_AT_ONCE
 from jobqueue.service import JobService, NewJob
 from jobqueue.settings import Settings
@@ -63,6 +63,7 @@ class Budget:
         self.further_answers = sum(
             command.name == "getMore" and command.body["collection"] == "jobs" for command in commands
         )
+        self.looks = sum(command.name == "find" and command.filters[0].get("status") == "pending" for command in jobs)
         self.other_writes = len(updates) - self.claims - self.outcomes
 
     def __repr__(self) -> str:
@@ -159,6 +160,22 @@ async def test_one_job_alone_costs_one_insert_one_claim_and_one_outcome(
     assert budget.reads <= 1, budget  # none where the claim itself answers with the document
     assert budget.signals <= 1, budget  # the queue's document, before its first job
     assert budget.other_writes == 0, budget
+
+
+async def test_a_job_of_another_process_costs_no_look_for_it(settings: Settings, stack: AsyncExitStack) -> None:
+    enqueued, patient = Enqueued(3), settings.model_copy(update={"poll_seconds": 600.0})
+    worker = await start(patient, stack, enqueued)
+    api = await start(settings, stack, enqueued, workers=False)
+    for _ in range(2):  # the first may be found by the look at the start, the second only by who listens
+        job = await api.service.enqueue(NewJob(type="noop"))
+        assert (await api.service.wait(job.id, seconds=60)).status is Status.COMPLETED
+
+    with LISTENER.listening() as commands:
+        await api.service.enqueue(NewJob(type="noop"))
+        await finish(worker, enqueued)
+
+    budget = Budget(commands)
+    assert (budget.claims, budget.looks, budget.signals) == (1, 0, 1), budget
 
 
 async def test_a_look_at_a_job_that_is_not_finished_is_one_read(settings: Settings, stack: AsyncExitStack) -> None:

@@ -189,13 +189,13 @@ class SimulatedCollection:
 
         return await self._link.call(f"{self.name}.watch", statement, undecided=None)
 
-    async def next_change(self, changes: asyncio.Queue[str], seconds: float) -> Document | None:
+    async def next_change(self, changes: asyncio.Queue[Document], seconds: float) -> Document | None:
         """The next change, or None when there is none within so many seconds."""
 
         async def statement() -> Document | None:
             try:
                 async with asyncio.timeout(seconds):
-                    return {"documentKey": {"_id": await changes.get()}}
+                    return await changes.get()
             except TimeoutError:
                 return None
 
@@ -227,7 +227,7 @@ class SimulatedCursor:
 class SimulatedStream:
     """A change stream."""
 
-    def __init__(self, collection: SimulatedCollection, changes: asyncio.Queue[str], seconds: float) -> None:
+    def __init__(self, collection: SimulatedCollection, changes: asyncio.Queue[Document], seconds: float) -> None:
         self._collection = collection
         self._changes = changes
         self._seconds = seconds

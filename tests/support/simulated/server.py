@@ -76,7 +76,7 @@ class Collection:
 
     documents: dict[Any, Document] = field(default_factory=dict)
     indexes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    watchers: list[asyncio.Queue[str]] = field(default_factory=list)
+    watchers: list[asyncio.Queue[Document]] = field(default_factory=list)
 
 
 class SimulatedServer:
@@ -251,9 +251,9 @@ class SimulatedServer:
         described = {option: value for option, value in index.items() if option not in ("name", "key")}
         self._collection(name).indexes[index["name"]] = {"key": list(index["key"].items()), **described}
 
-    def watch(self, name: str) -> asyncio.Queue[str]:
-        """The ids of documents that are inserted or updated from now on."""
-        changes: asyncio.Queue[str] = asyncio.Queue()
+    def watch(self, name: str) -> asyncio.Queue[Document]:
+        """How documents are inserted and updated from now on."""
+        changes: asyncio.Queue[Document] = asyncio.Queue()
         self._collection(name).watchers.append(changes)
         return changes
 
@@ -295,7 +295,7 @@ class SimulatedServer:
         else:
             documents[document_id] = after
             for changes in self._collection(name).watchers:
-                changes.put_nowait(document_id)
+                changes.put_nowait(_change(before, after))
         write = Write(self._loop.time(), self.now(), origin.process, origin.link, str(document_id), before, after)
         if name == "jobs" and before != after:
             self._observe(write)
@@ -346,3 +346,12 @@ class SimulatedServer:
 
     def _collection(self, name: str) -> Collection:
         return self._collections.setdefault(name, Collection({}, {"_id_": {"key": [("_id", 1)]}}))
+
+
+def _change(before: Document | None, after: Document) -> Document:
+    """What a change stream says of a write."""
+    key = {"documentKey": {"_id": after["_id"]}}
+    if before is None:
+        return key | {"operationType": "insert", "fullDocument": after}
+    fields = {name: value for name, value in after.items() if before.get(name) != value}
+    return key | {"operationType": "update", "updateDescription": {"updatedFields": fields}}
