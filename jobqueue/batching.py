@@ -201,9 +201,10 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _finished(self, task: Task[Answer], batch: list[_Entry[Item, Answer]]) -> None:
         self._in_flight.discard(task)
+        # Before anybody is answered: the store works on the next ones while these callers go on.
+        self._send_what_may_go()
         for entry, answer in zip(batch, _answers_of(task, len(batch)), strict=True):
             entry.caller.take(entry.place, answer)
-        self._send_what_may_go()
 
 
 def _answers_of(task: Task[Answer], count: int) -> Sequence[Answer | BaseException]:

@@ -79,9 +79,20 @@ class Calls:
 
     async def attempt(self, call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
         """The answer of one call, or the driver's own error."""
-        task = self.spawn(self._within(call, seconds))
+        task = self.spawn(self.in_this_task(call, seconds=seconds))
         task.add_done_callback(_take_note)
         return await asyncio.shield(task)
+
+    async def in_this_task(self, call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+        """The same within a task that nobody cancels and that is waited for, such as a group commit's."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        await self._find_room(deadline)
+        try:
+            with pymongo.timeout(max(0.001, deadline - clock())):
+                return await call()
+        finally:
+            self._room.release()
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """A task that this object owns and `drain` waits for."""
@@ -94,16 +105,6 @@ class Calls:
         """Return when no call is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-    async def _within(self, call: Callable[[], Awaitable[T]], seconds: float) -> T:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + seconds
-        await self._find_room(deadline)
-        try:
-            with pymongo.timeout(max(0.001, deadline - clock())):
-                return await call()
-        finally:
-            self._room.release()
 
     async def _find_room(self, deadline: float) -> None:
         if not self._room.locked():

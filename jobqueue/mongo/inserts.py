@@ -124,7 +124,9 @@ class Inserts:
     async def _insert_all(self, batch: Sequence[NewDocument], *, seconds: float) -> None:
         # enqueue: -> pending or scheduled; the unique indexes are the guard
         documents = [new.encoded if self._store.takes_bytes else new.document for new in batch]
-        await self._store.calls.attempt(lambda: self._store.jobs.insert_many(documents, ordered=False), seconds=seconds)
+        await self._store.calls.in_this_task(
+            lambda: self._store.jobs.insert_many(documents, ordered=False), seconds=seconds
+        )
 
     async def _find_the_bad_one(
         self, batch: Sequence[NewDocument], error: OperationFailure, *, seconds: float

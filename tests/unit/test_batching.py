@@ -87,6 +87,27 @@ async def test_while_a_batch_is_in_flight_the_next_collects(store: Store) -> Non
     assert await asyncio.gather(*first, *second, *third) == ["A", "B", "C"]
 
 
+async def test_the_next_batch_is_with_the_store_before_the_callers_of_the_last_go_on(store: Store) -> None:
+    group = commit(store)
+    seen: list[list[list[str]]] = []
+
+    async def look() -> None:
+        await group.submit("a", size=1)
+        seen.append(list(store.batches))
+
+    first = asyncio.create_task(look())
+    await store.batch(0)
+    second = submit(group, "b")
+    await settle()
+
+    store.answer(0)
+    await first
+
+    assert seen == [[["a"], ["b"]]]
+    store.answer(1)
+    await asyncio.gather(*second)
+
+
 async def test_only_full_batches_go_beside_one_in_flight_and_not_more_than_allowed(store: Store) -> None:
     group = commit(store, items=2, in_flight=3)
     tasks = submit(group, "a")
