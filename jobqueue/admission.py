@@ -7,11 +7,11 @@ have been stored (a duplicate, a poison item) is given back. Without limits this
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from jobqueue.clock import Clock
 from jobqueue.depth import Depth
@@ -32,32 +32,40 @@ class AdmissionLimits:
     a_second: int | None = None
 
 
-Bound = tuple[Depth, str | None]
-"""A depth, and the queue it is about; None is all of them."""
+class Bound(NamedTuple):
+    """What bounds some jobs: a depth, the queue it is about (None is all of them), and how many of the jobs count."""
+
+    depth: Depth
+    queue: str | None
+    jobs: int
 
 
 class Admitted:
-    """Jobs that were let in, by the names of their queues, while the block of this context manager stores them.
+    """Jobs that were let in, while the block of this context manager stores them.
 
     Entering lets in all of them or none. Raises `QueueFull`, `RateLimited`, `Unavailable`."""
 
-    def __init__(self, queues: Counter[str], bounds: Sequence[Bound], rate: RateLimit | None) -> None:
-        self._queues = queues
+    def __init__(self, jobs: int, bounds: Sequence[Bound], rate: RateLimit | None) -> None:
+        self._jobs = jobs
         self._bounds = bounds
         self._rate = rate
-        self._not_stored: Counter[str] = Counter()
-        self._entered: list[Bound] = []
+        self._not_stored: dict[str, int] = {}
+        self._entered = 0
         self._taken = False
 
     def give_back(self, queue: str) -> None:
         """One job for this queue was not stored."""
-        self._not_stored[queue] += 1
+        self._not_stored[queue] = self._not_stored.get(queue, 0) + 1
 
     async def __aenter__(self) -> Self:
-        for depth, _ in self._bounds:
-            await depth.refresh()
+        for bound in self._bounds:
+            if bound.depth.is_old:
+                await bound.depth.refresh()
         try:
-            await self._enter()
+            self._enter()
+            if self._rate is not None:
+                await self._rate.take(self._jobs)
+                self._taken = True
         except BaseException as error:
             self._leave(error)
             raise
@@ -68,22 +76,20 @@ class Admitted:
     ) -> None:
         self._leave(error)
 
-    async def _enter(self) -> None:
+    def _enter(self) -> None:
         for bound in self._bounds:
-            depth, queue = bound
-            depth.let_in(_share(self._queues, queue))
-            self._entered.append(bound)
-        if self._rate is not None:
-            await self._rate.take(self._queues.total())
-            self._taken = True
+            bound.depth.let_in(bound.jobs)
+            self._entered += 1
 
     def _leave(self, error: BaseException | None) -> None:
-        if isinstance(error, JobQueueError) and not isinstance(error, OutcomeUnknown):
-            self._not_stored = self._queues
+        none_stored = isinstance(error, JobQueueError) and not isinstance(error, OutcomeUnknown)
         if self._rate is not None and self._taken:
-            self._rate.give_back(self._not_stored.total())
-        for depth, queue in self._entered:
-            depth.settle(_share(self._queues, queue), not_stored=_share(self._not_stored, queue))
+            self._rate.give_back(self._jobs if none_stored else self._returned(None))
+        for depth, queue, jobs in self._bounds[: self._entered]:
+            depth.settle(jobs, not_stored=jobs if none_stored else self._returned(queue))
+
+    def _returned(self, queue: str | None) -> int:
+        return sum(self._not_stored.values()) if queue is None else self._not_stored.get(queue, 0)
 
 
 class Admission:
@@ -97,16 +103,15 @@ class Admission:
         self._of_queues: dict[str, Depth] = {}
         self._rate = RateLimit(jobs, a_second=limits.a_second, clock=clock) if limits.a_second is not None else None
 
-    def admit(self, queues: Iterable[str]) -> Admitted:
+    def admit(self, queues: Sequence[str]) -> Admitted:
         """Let in one job for each of these names of queues, all or none, while the block stores them."""
-        counted = Counter(queues)
-        return Admitted(counted, self._bounds(counted), self._rate)
+        return Admitted(len(queues), self._bounds(queues), self._rate)
 
-    def _bounds(self, queues: Iterable[str]) -> list[Bound]:
+    def _bounds(self, queues: Sequence[str]) -> list[Bound]:
         """What bounds these jobs: all that waits, and what waits in each of their queues."""
-        bounds: list[Bound] = [(self._total, None)] if self._total is not None else []
-        if self._limits.pending_per_queue is not None:
-            bounds += [(self._of_queue(queue, self._limits.pending_per_queue), queue) for queue in queues]
+        bounds = [Bound(self._total, None, len(queues))] if self._total is not None else []
+        if (limit := self._limits.pending_per_queue) is not None:
+            bounds += [Bound(self._of_queue(queue, limit), queue, jobs) for queue, jobs in Counter(queues).items()]
         return bounds
 
     def _of_queue(self, queue: str, limit: int) -> Depth:
@@ -119,7 +124,3 @@ class Admission:
     def _depth(self, queue: str | None, limit: int) -> Depth:
         where = "in all" if queue is None else f"in the queue {queue!r}"
         return Depth(partial(self._jobs.count_waiting, queue), limit=limit, where=where, clock=self._clock)
-
-
-def _share(jobs: Counter[str], queue: str | None) -> int:
-    return jobs.total() if queue is None else jobs[queue]

@@ -42,11 +42,16 @@ class Depth:
     @property
     def idle(self) -> bool:
         """Whether nothing is known here that would not have to be counted again."""
-        return self._under_way == 0 and self._clock.monotonic() >= self._expires
+        return self._under_way == 0 and self.is_old
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is time to count again."""
+        return self._clock.monotonic() >= self._expires
 
     async def refresh(self) -> None:
         """Count again when that is due. Raises `Unavailable`."""
-        if self._clock.monotonic() < self._expires:
+        if not self.is_old:
             return
         if self._counting is None:
             self._counting = asyncio.create_task(self._recount(), name="count what waits")
