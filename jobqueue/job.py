@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import is_
 from typing import Annotated, Any, NamedTuple, NewType, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
@@ -114,7 +115,7 @@ Instant = Annotated[
     PlainSerializer(to_rfc3339, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-Absent = Annotated[T | None, Field(default=None, exclude_if=lambda value: value is None)]
+Absent = Annotated[T | None, Field(default=None, exclude_if=partial(is_, None))]
 """A field that is left out, in MongoDB and in JSON, while it is not set."""
 
 

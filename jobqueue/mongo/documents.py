@@ -45,8 +45,7 @@ UNREADABLE = "Unreadable"
 NESTED = frozenset({"lease", "errors", "progress", "backoff", "last_outcome"})
 """Fields that hold documents of ours."""
 
-STORED_NAMES = [(name, to_camel(name)) for name in Job.model_fields if name not in NESTED | {"id", "payload"}]
-NESTED_NAMES = [(name, to_camel(name)) for name in Job.model_fields if name in NESTED]
+STORED_NAMES = [(name, to_camel(name)) for name in Job.model_fields if name not in ("id", "payload")]
 
 
 class Unreadable(Exception):
@@ -57,8 +56,9 @@ def to_document(job: Job) -> dict[str, Any]:
     """The document of a job, ready to insert."""
     fields = vars(job)
     document: dict[str, Any] = {"_id": str(job.id), "payload": job.payload}
-    document |= {stored: fields[name] for name, stored in STORED_NAMES if fields[name] is not None}
-    document |= {stored: _dumped(fields[name]) for name, stored in NESTED_NAMES if fields[name] is not None}
+    for name, stored in STORED_NAMES:
+        if (value := fields[name]) is not None:
+            document[stored] = _dumped(value) if name in NESTED else value
     document["status"] = job.status.value
     document["seq"] = Int64(job.seq)
     return document

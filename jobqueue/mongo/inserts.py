@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import bson
 from bson.errors import BSONError
@@ -58,8 +57,7 @@ is the client's: it may look like anything."""
 Answer = Job | JobQueueError
 
 
-@dataclass(frozen=True, slots=True)
-class NewDocument:
+class NewDocument(NamedTuple):
     """A job on its way into the collection."""
 
     job: Job
@@ -76,22 +74,25 @@ class Inserts:
 
     async def insert(self, job: Job) -> Job:
         """Store one job. Raises as the port says."""
-        [answer] = await self.insert_many([job])
-        if isinstance(answer, JobQueueError):
-            raise answer
-        return answer
+        new = _prepare(job)
+        [answer] = await self._submit([new])
+        if isinstance(answer, Job):
+            return answer
+        raise _as_error(answer, new)
 
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         """Store many jobs; one answer for each."""
-        prepared = [_prepare(job) for job in jobs]
-        items = [(new, len(new.encoded.raw)) for new in prepared if isinstance(new, NewDocument)]
-        seconds = self._store.client_seconds + GRACE_SECONDS
-        answers = iter(await self._commit.submit_all(items, seconds=seconds))
+        prepared = [_prepare_or_refuse(job) for job in jobs]
+        answers = iter(await self._submit([new for new in prepared if isinstance(new, NewDocument)]))
         return [_as_answer(next(answers), new) if isinstance(new, NewDocument) else new for new in prepared]
 
     async def aclose(self) -> None:
         """Write what waits."""
         await self._commit.aclose()
+
+    def _submit(self, new: Sequence[NewDocument]) -> Awaitable[Sequence[Answer | BaseException]]:
+        items = [(each, len(each.encoded.raw)) for each in new]
+        return self._commit.submit_all(items, seconds=self._store.client_seconds + GRACE_SECONDS)
 
     async def _flush(self, batch: Sequence[NewDocument]) -> Sequence[Answer]:
         self._store.observer.wrote_batch("inserts", len(batch))
@@ -169,16 +170,24 @@ class Inserts:
         return read_or_salvage(found) if found is not None else None
 
 
-def _prepare(job: Job) -> NewDocument | InvalidJob:
+def _prepare(job: Job) -> NewDocument:
     document = to_document(job)
+    return NewDocument(job, document, RawBSONDocument(encode(document)))
+
+
+def _prepare_or_refuse(job: Job) -> NewDocument | InvalidJob:
     try:
-        return NewDocument(job, document, RawBSONDocument(encode(document)))
+        return _prepare(job)
     except InvalidJob as error:
         return error
 
 
 def _as_answer(answer: Answer | BaseException, new: NewDocument) -> Answer:
-    if isinstance(answer, Job | JobQueueError):
+    return answer if isinstance(answer, Job) else _as_error(answer, new)
+
+
+def _as_error(answer: BaseException, new: NewDocument) -> JobQueueError:
+    if isinstance(answer, JobQueueError):
         return answer
     if isinstance(answer, Undelivered) and not answer.sent:
         return Unavailable(f"cannot {WHAT}: too much is waiting to be written")
