@@ -163,6 +163,10 @@ class PrometheusMetrics:
         self._batches.labels(kind).observe(items)
 
     def _pair(self, queue: str, job_type: str) -> tuple[str, str]:
+        known = (queue, job_type)
+        return known if known in self._pairs else self._new_pair(queue, job_type)
+
+    def _new_pair(self, queue: str, job_type: str) -> tuple[str, str]:
         pair = (self._queues.label(queue), self._types.label(job_type))
         if pair not in self._pairs:
             if len(self._pairs) >= MAX_PAIRS:

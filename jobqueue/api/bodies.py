@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from aiohttp import hdrs, web
 
+from jobqueue.api.answers import JSON
+
 BODY_SECONDS = 60.0
 """A body that takes longer than this to arrive holds its connection no more."""
 
@@ -30,7 +32,7 @@ async def read_json_body(request: web.Request, *, limit: int) -> bytes:
 
 def is_json(request: web.Request) -> bool:
     """Whether the body is declared as JSON."""
-    return JSON_TYPE.fullmatch(request.content_type) is not None
+    return _declared_type(request) == JSON or JSON_TYPE.fullmatch(request.content_type) is not None
 
 
 async def read_body(request: web.Request, *, limit: int) -> bytes:
@@ -67,8 +69,13 @@ def _bounded(body: B, limit: int) -> B:
     return body
 
 
+def _declared_type(request: web.Request) -> str | None:
+    return request.headers.get(hdrs.CONTENT_TYPE)
+
+
 def _refuse_encodings(request: web.Request) -> None:
-    charset = request.charset
+    # Most declare plain JSON, and no charset can be in that: there is nothing to be taken apart.
+    charset = request.charset if _declared_type(request) != JSON else None
     if (charset.lower() if charset else None) not in UTF8_NAMES:
         raise web.HTTPUnsupportedMediaType(text="JSON is UTF-8; leave charset out, or say charset=utf-8")
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":

@@ -206,7 +206,7 @@ class Input(BaseModel):
     @classmethod
     def read(cls, given: Any) -> Self:
         """Validate what a client sent. Raises `InvalidJob` with everything that is wrong with it."""
-        problems = list(cls.rule_problems(given)) if isinstance(given, Mapping) else []
+        problems = cls.rule_problems(given) if isinstance(given, dict) else []
         try:
             model: Self = cls.__pydantic_validator__.validate_python(given)
         except ValidationError as error:
@@ -216,13 +216,15 @@ class Input(BaseModel):
         return model
 
     @classmethod
-    def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
+    def rule_problems(cls, given: Mapping[str, Any]) -> list[FieldProblem]:
         """What is wrong with fields taken together. Sees them before they are checked one by one."""
         if given.keys().isdisjoint(cls.snake_to_camel):
-            return  # nothing in snake_case, as from nearly everybody
-        for snake in cls.snake_to_camel.keys() & given.keys():
-            if cls.snake_to_camel[snake] in given:
-                yield FieldProblem(f"/{snake}", f"is there twice, also as {cls.snake_to_camel[snake]}")
+            return []  # nothing in snake_case, as from nearly everybody
+        return [
+            FieldProblem(f"/{snake}", f"is there twice, also as {cls.snake_to_camel[snake]}")
+            for snake in cls.snake_to_camel.keys() & given.keys()
+            if cls.snake_to_camel[snake] in given
+        ]
 
     @classmethod
     def has(cls, given: Mapping[str, Any], name: str) -> bool:
@@ -290,16 +292,19 @@ class NewJobBody(Body):
     )
 
     @classmethod
-    def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
-        yield from super().rule_problems(given)
+    def rule_problems(cls, given: Mapping[str, Any]) -> list[FieldProblem]:
+        problems = super().rule_problems(given)
         if given.keys().isdisjoint(("type", "payload", "id")):
-            yield FieldProblem("", "one of type, payload and id must be there")
+            problems.append(FieldProblem("", "one of type, payload and id must be there"))
         if cls.has(given, "run_at") and cls.has(given, "delay_seconds"):
-            yield FieldProblem("/runAt" if "runAt" in given else "/run_at", "runAt and delaySeconds exclude each other")
+            pointer = "/runAt" if "runAt" in given else "/run_at"
+            problems.append(FieldProblem(pointer, "runAt and delaySeconds exclude each other"))
+        return problems
 
     def to_new_job(self) -> NewJob:
         """The same, as the service wants it."""
-        given = {name: getattr(self, name) for name in self.model_fields_set}
+        fields = vars(self)
+        given = {name: fields[name] for name in self.model_fields_set}
         if self.backoff is not None:
             given["backoff"] = Backoff(**self.backoff.model_dump())
         return NewJob(**given)
@@ -324,15 +329,15 @@ class RedriveBody(Body):
     limit: int = Field(MAX_REDRIVEN, ge=1, le=MAX_REDRIVEN, description="at most so many, the newest first")
 
     @classmethod
-    def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
-        yield from super().rule_problems(given)
+    def rule_problems(cls, given: Mapping[str, Any]) -> list[FieldProblem]:
+        problems = super().rule_problems(given)
         filters = [name for name in FILTERS if cls.has(given, name)]
         if not filters and "all" not in given:
-            yield FieldProblem(
-                "", "one of type, queue, tag, createdAfter and createdBefore must be there, or all: true"
-            )
+            needed = "one of type, queue, tag, createdAfter and createdBefore must be there, or all: true"
+            problems.append(FieldProblem("", needed))
         if filters and "all" in given:
-            yield FieldProblem("/all", "goes without a filter")
+            problems.append(FieldProblem("/all", "goes without a filter"))
+        return problems
 
     def to_filter(self) -> JobFilter:
         """The dead letters that are meant."""
@@ -389,13 +394,14 @@ class JobsQuery(DeadLettersQuery):
     wait: Optional[QueryWait] = Field(None, description="with id: as in GET /jobs/{id}")
 
     @classmethod
-    def rule_problems(cls, given: Mapping[str, Any]) -> Iterable[FieldProblem]:
-        yield from super().rule_problems(given)
+    def rule_problems(cls, given: Mapping[str, Any]) -> list[FieldProblem]:
+        problems = super().rule_problems(given)
         if "id" in given:
             others = [name for name in cls.model_fields if name not in ("id", "wait") and cls.has(given, name)]
-            yield from (FieldProblem(f"/{to_camel(name)}", "goes with a list, not with id") for name in others)
+            problems += [FieldProblem(f"/{to_camel(name)}", "goes with a list, not with id") for name in others]
         elif "wait" in given:
-            yield FieldProblem("/wait", "needs an id to wait for")
+            problems.append(FieldProblem("/wait", "needs an id to wait for"))
+        return problems
 
     def to_filter(self) -> JobFilter:
         """The jobs that match."""
