@@ -1,8 +1,13 @@
+import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
-from jobqueue.dispatch import ReadyQueue
+from hand_clock import HandClock
+
+from jobqueue.dispatch import CROWD, ReadyQueue, SignallingDispatcher
 from jobqueue.job import Candidate, JobId
-from jobqueue.repository import Window
+from jobqueue.repository import JobRepository, Window
 
 START = datetime(2026, 2, 2, tzinfo=UTC)
 
@@ -118,3 +123,74 @@ def test_what_is_forgotten_is_not_known_until_the_next_look() -> None:
 
     assert not queue.offer([candidate("b")])
     assert (len(queue), queue.complete, queue.horizon) == (0, False, None)
+
+
+# Telling others
+
+
+class Signals:
+    """Remembers what was signalled."""
+
+    def __init__(self) -> None:
+        self.told: list[list[str]] = []
+        self._arrived = asyncio.Event()
+
+    def signal(self, candidates: Collection[Candidate], *, at: datetime) -> None:
+        self.told.append(ids(list(candidates)))
+        self._arrived.set()
+
+    async def next(self) -> list[str]:
+        """The newest signal, once there is one that was not seen."""
+        async with asyncio.timeout(5):
+            await self._arrived.wait()
+        self._arrived.clear()
+        return self.told[-1]
+
+
+def telling(signals: Signals, *, crowd_seconds: float = 3600) -> SignallingDispatcher:
+    return SignallingDispatcher(cast(JobRepository, signals), HandClock(), crowd_seconds=crowd_seconds)
+
+
+CROWDED = [candidate(f"{number}") for number in range(CROWD + 1)]
+
+
+async def test_what_is_offered_in_one_turn_is_told_together_and_at_once() -> None:
+    signals = Signals()
+    dispatcher = telling(signals)
+
+    for number in range(CROWD):
+        dispatcher.offer_candidates([candidate(f"{number}")])
+    await asyncio.sleep(0)
+    dispatcher.offer_candidates([candidate("alone")])
+    await asyncio.sleep(0)
+
+    assert signals.told == [[f"{number}" for number in range(CROWD)], ["alone"]]
+
+
+async def test_after_a_crowd_the_next_are_told_of_together_and_later() -> None:
+    signals = Signals()
+    dispatcher = telling(signals)
+
+    for offered in (CROWDED, [candidate("next")], [candidate("last")]):
+        dispatcher.offer_candidates(offered)
+        await asyncio.sleep(0)
+
+    assert signals.told == [ids(CROWDED)]
+
+
+async def test_what_came_after_a_crowd_is_told_of_when_the_step_is_over() -> None:
+    signals = Signals()
+    dispatcher = telling(signals, crowd_seconds=0.001)
+
+    for offered in (CROWDED, [candidate("next")], [candidate("alone")]):
+        dispatcher.offer_candidates(offered)
+        assert await signals.next() == ids(offered)
+
+
+async def test_nothing_is_told_when_nothing_was_offered() -> None:
+    signals = Signals()
+    telling(signals).offer_candidates([])
+
+    await asyncio.sleep(0)
+
+    assert signals.told == []
