@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from jobqueue.admission import Admission, AdmissionLimits
 from jobqueue.clock import Clock, Identifiers
@@ -63,8 +63,7 @@ NOT_ASKED = frozenset({"idempotency_key", "traceparent"})
 """Fields of a new job that may differ between a request and its repetition."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job that a client wants; None means "by default". At most one of `run_at`, `delay_seconds` is set."""
 
     type: str = DEFAULT_NAME
@@ -86,9 +85,8 @@ class NewJob:
     def fingerprint(self) -> str:
         """A digest of what the client asked for: the same for the same job, however its request was written."""
         # Without what has its default, so that a field which a later version adds changes no fingerprint.
-        asked = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in NOT_ASKED}
-        defaults = {each.name: each.default for each in fields(self)}
-        return fingerprint_of({name: value for name, value in asked.items() if value != defaults[name]})
+        asked = {name: value for name, value in self._asdict().items() if name not in NOT_ASKED}
+        return fingerprint_of({name: value for name, value in asked.items() if value != self._field_defaults[name]})
 
 
 class JobService:

@@ -8,7 +8,6 @@ body for a refusal that names the first job.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from aiohttp import web
 
@@ -37,7 +36,7 @@ async def enqueue(service: JobService, request: web.Request, new: NewJob) -> Enq
         return Enqueued(await service.enqueue(new))
     if new.idempotency_key not in (None, key):
         raise InvalidJob([FieldProblem("/idempotencyKey", f"is another key than that of the header {KEY_HEADER}")])
-    return await service.enqueue_once(replace(new, idempotency_key=key))
+    return await service.enqueue_once(new._replace(idempotency_key=key))
 
 
 def replay_headers(enqueued: Enqueued) -> dict[str, str]:
