@@ -42,6 +42,9 @@ OPAQUE = frozenset({"payload", "result", "fault"})
 MAY_BE_NULL = frozenset({"payload", "result"})
 UNREADABLE = "Unreadable"
 
+SIMPLE = frozenset({str, int, bool})
+"""Types whose values are read as they are, in fields of ours and of the client."""
+
 NESTED = frozenset({"lease", "errors", "progress", "backoff", "last_outcome"})
 """Fields that hold documents of ours."""
 
@@ -100,7 +103,8 @@ def _salvage(document: StoredDocument, reason: str) -> Job:
 
 def _fields(document: StoredDocument) -> dict[str, Any]:
     fields = {
-        name: json_safe(value) if name in OPAQUE else plain(value)
+        # This runs for every field of every job that is read, and nearly all are of the first kind.
+        name: value if type(value) in SIMPLE else json_safe(value) if name in OPAQUE else plain(value)
         for name, value in document.items()
         if value is not None or name in MAY_BE_NULL
     }
@@ -144,7 +148,8 @@ def error_document(error: AttemptError) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """A field of ours as Python has it: aware times within Python's years, numbers without BSON's types."""
-    if type(value) in (str, int, bool):  # most of them; this runs for every field of every job that is read
+    kind = type(value)
+    if kind in SIMPLE or kind is Int64:
         return value
     if isinstance(value, datetime):
         return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
@@ -152,7 +157,7 @@ def plain(value: Any) -> Any:
         return LAST_INSTANT if int(value) > 0 else EPOCH
     if isinstance(value, Decimal128):
         return value.to_decimal()
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {name: plain(item) for name, item in value.items() if item is not None}
     if isinstance(value, list):
         return [plain(item) for item in value]
@@ -162,13 +167,13 @@ def plain(value: Any) -> Any:
 def json_safe(value: Any) -> JsonValue:
     """The same value with nothing in it that JSON lacks; DBRefs become the objects they were stored as."""
     kind = type(value)
-    if kind in (str, int, bool, type(None)):
+    if kind in SIMPLE or value is None:
         return value
     if kind is float:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, DBRef):
         value = value.as_doc()
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {name: json_safe(item) for name, item in value.items()}
     if isinstance(value, list):
         return [json_safe(item) for item in value]
