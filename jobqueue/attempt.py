@@ -51,6 +51,7 @@ class Attempt:
     job: Job
     claim: Claim
     started: float
+    limit_seconds: float
     stopped: Stop | None = None
     context: TaskContext | None = field(default=None, repr=False)
     task: asyncio.Task[object] | None = field(default=None, repr=False)
@@ -150,7 +151,7 @@ class Executor:
             on_log=partial(self._on_log, attempt.job.id, attempt.job.retry_count),
         )
         attempt.context, attempt.task = context, asyncio.current_task()
-        task, seconds = self._registry.task_for(attempt.job.type), self.timeout_seconds(attempt.job)
+        task, seconds = self._registry.task_for(attempt.job.type), attempt.limit_seconds
         try:
             async with asyncio.timeout(seconds):
                 return await self._execute(task, context, attempt.job.payload, threads=self._threads)

@@ -49,6 +49,10 @@ class JobLog:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wake_writer)
 
+    def holds(self, job_id: JobId) -> bool:
+        """Whether something that this job has logged is not written yet."""
+        return job_id in self._tails or job_id in self._writing
+
     async def flush(self, job_id: JobId) -> None:
         """Return when what this job has logged so far is written, or is known to be lost."""
         for _ in range(2):  # what is being written, and what came since

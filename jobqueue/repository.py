@@ -376,6 +376,12 @@ class JobRepository(Protocol):
         """complete: processing -> completed, only by the lease that claimed it. Raises `LeaseLost`."""
         ...
 
+    async def complete_many(
+        self, completed: Sequence[tuple[Claim, JsonValue | None]], *, at: datetime
+    ) -> Sequence[BaseException | None]:
+        """The same for many, each with its result: what it would raise for each, None where it is written."""
+        ...
+
     async def retry(self, claim: Claim, error: AttemptError, *, run_at: datetime, at: datetime) -> None:
         """retry: processing -> scheduled for `run_at`, or cancelled when that was asked. Raises `LeaseLost`."""
         ...

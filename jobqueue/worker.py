@@ -2,7 +2,8 @@
 
 One attempt's life, top to bottom: `offer` or the poller puts an id into the `ReadyQueue`; `_pump` reserves slots
 and takes ids; `_claim` makes them ours in the store; `_start` enters them into the running table; `_run` has the
-executor perform the task and frees the slot; `_report` writes the outcome and leaves the table.
+executor perform the task and frees the slot; `_report` writes the outcome (completions of the same moment go
+together) and leaves the table.
 
 Invariants:
 - Never more claims than free slots. A claim whose answer was lost keeps its slots until a read has settled it.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -132,6 +134,7 @@ class WorkerPool:
         self._reserved = 0
         self._claims_in_flight = 0
         self._doubtful: dict[LeaseId, float] = {}
+        self._completed: list[tuple[Attempt, Completed]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._context = contextvars.copy_context()
         self._pump_is_due = False
@@ -258,8 +261,7 @@ class WorkerPool:
         if self._contention.observe(asked=len(ids), won=len(won.jobs)):
             self.poller.lost()
         self._observer.claimed(asked=len(ids), won=len(won.jobs))
-        for job in won.jobs:
-            self._start(job, lease)
+        self._start_all(won.jobs, lease)
         for claim, reason in won.unreadable:
             self._spawn(self._quarantine(claim, reason))
         self._wake()
@@ -289,15 +291,21 @@ class WorkerPool:
 
     # Running
 
-    def _start(self, job: Job, lease: Lease) -> None:
-        attempt = Attempt(job, Claim(job.id, lease.id), started=self._clock.monotonic())
+    def _start_all(self, jobs: Sequence[Job], lease: Lease) -> None:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        # Answered late, they may be taken by another before they can be renewed.
+        late = lease.expires_at - now < self._options.lease / LEAST_OF_LEASE
+        for job in jobs:
+            attempt = Attempt(job, Claim(job.id, lease.id), monotonic, self._executor.timeout_seconds(job))
+            renew_until = now + self._options.lease + timedelta(seconds=attempt.limit_seconds)
+            self._keeper.add(attempt.claim, expires_at=lease.expires_at, renew_until=renew_until)
+            self._start(attempt, unwanted=self._stopping or late)
+
+    def _start(self, attempt: Attempt, *, unwanted: bool) -> None:
+        job = attempt.job
         self._running[attempt.claim] = attempt
         self._observer.started(job)
-        limit = timedelta(seconds=self._executor.timeout_seconds(job)) + self._options.lease
-        self._keeper.add(attempt.claim, expires_at=lease.expires_at, renew_until=self._clock.now() + limit)
-        # Answered late, it may be taken by another before it can be renewed.
-        late = lease.expires_at - self._clock.now() < self._options.lease / LEAST_OF_LEASE
-        if self._stopping or late:
+        if unwanted:
             attempt.stop(Stop.SHUTDOWN)
         elif job.cancel_requested_at is not None:
             attempt.stop(Stop.CANCEL_REQUESTED)
@@ -305,6 +313,7 @@ class WorkerPool:
 
     async def _run(self, attempt: Attempt) -> None:
         self._reserved -= 1  # from here on the executor counts its slot
+        handed_on = False
         try:
             ending = await self._executor.perform(attempt)
             self._wake()
@@ -312,9 +321,10 @@ class WorkerPool:
                 self._observer.lease_lost(attempt.job)
                 log.warning("job lease lost", **attempt.log_fields(self._clock))
             else:
-                await self._report(attempt, ending)
+                handed_on = await self._report(attempt, ending)
         finally:
-            self._leave(attempt)
+            if not handed_on:
+                self._leave(attempt)
 
     def _leave(self, attempt: Attempt) -> None:
         self._keeper.remove(attempt.claim)
@@ -325,18 +335,66 @@ class WorkerPool:
 
     # Reporting
 
-    async def _report(self, attempt: Attempt, ending: Ending) -> None:
+    async def _report(self, attempt: Attempt, ending: Ending) -> bool:
+        """See to it that the outcome is written. Returns whether it, and the attempt, was handed on for that."""
+        if self._log.holds(attempt.job.id):
+            # First, so that whoever sees the outcome sees the log as well.
+            await self._log.flush(attempt.job.id)
+        if isinstance(ending, Completed):
+            self._complete_soon(attempt, ending)
+            return True
         if isinstance(ending, Retry) and attempt.job.attempts_left == 0:
             ending = Failed(ending.error)
-        # First, so that whoever sees the outcome sees the log as well.
-        await self._log.flush(attempt.job.id)
+        await self._report_alone(attempt, ending)
+        return False
+
+    async def _report_alone(self, attempt: Attempt, ending: Ending) -> None:
         if await self._write(attempt.claim, lambda: self._record(attempt, ending)):
-            self._observer.ended(attempt.job, OUTCOMES[type(ending)], self._clock.monotonic() - attempt.started)
-            log.info(f"job {VERBS[type(ending)]}", **attempt.log_fields(self._clock), **_error_fields(ending))
-            if isinstance(ending, Completed | Failed | Cancelled):
-                self._on_finished(attempt.job.id)
+            self._tell([(attempt, ending)])
         else:
             self._observer.lease_lost(attempt.job)
+
+    def _complete_soon(self, attempt: Attempt, ending: Completed) -> None:
+        # All that end in one turn of the event loop go together: one call, one future, one task for them all.
+        if not self._completed:
+            self._spawn(self._complete_together())
+        self._completed.append((attempt, ending))
+
+    async def _complete_together(self) -> None:
+        completed, self._completed = self._completed, []
+        try:
+            pairs = [(attempt.claim, ending.result) for attempt, ending in completed]
+            answers = await self._jobs.complete_many(pairs, at=self._clock.now())
+            settled = list(zip(completed, answers, strict=True))
+        except BaseException:  # cancelled, or a bug of ours: the rescue will find them
+            for attempt, _ in completed:
+                self._leave(attempt)
+            raise
+        written = [each for each, answer in settled if answer is None]
+        for attempt, _ in written:
+            self._leave(attempt)
+        for each, answer in settled:
+            if answer is not None:
+                self._spawn(self._complete_alone(*each))
+        self._tell(written)
+
+    async def _complete_alone(self, attempt: Attempt, ending: Completed) -> None:
+        """What was not acknowledged together is repeated by itself, until that is settled."""
+        try:
+            await self._report_alone(attempt, ending)
+        finally:
+            self._leave(attempt)
+
+    def _tell(self, ended: Sequence[tuple[Attempt, Ending]]) -> None:
+        line = log.bind()  # the configuration is looked up once for them all
+        shown = line.is_enabled_for(logging.INFO)
+        now = self._clock.monotonic()
+        for attempt, ending in ended:
+            self._observer.ended(attempt.job, OUTCOMES[type(ending)], now - attempt.started)
+            if shown:
+                line.info(f"job {VERBS[type(ending)]}", **attempt.log_fields(self._clock), **_error_fields(ending))
+            if isinstance(ending, Completed | Failed | Cancelled):
+                self._on_finished(attempt.job.id)
 
     async def _write(self, claim: Claim, write: Callable[[], Awaitable[None]]) -> bool:
         """Repeat a write until it is acknowledged (True), or refused because the lease is lost (False)."""

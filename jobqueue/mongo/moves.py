@@ -53,6 +53,28 @@ class Outcome(NamedTuple):
     result: JsonValue | None = None
 
 
+class Completion(NamedTuple):
+    """The outcome of a task that is done: an `Outcome` whose statement is made only when somebody asks for it, since
+    nearly all completions share one."""
+
+    claim: Claim
+    result: JsonValue | None
+    at: datetime
+
+    @property
+    def kind(self) -> str:
+        """What `lastOutcome` will say."""
+        return "complete"
+
+    @property
+    def statements(self) -> Sequence[Statement]:
+        """processing -> completed, only by the lease that claimed it."""
+        update = _outcome(self.claim, self.kind, Status.COMPLETED, at=self.at, finishedAt=self.at)
+        if self.result is not None:
+            update["$set"]["result"] = self.result
+        return [Statement(owned(self.claim), update)]
+
+
 def owned(claim: Claim) -> Filter:
     """The guard of everything that an attempt writes."""
     return {"_id": claim.job_id, "lease.id": claim.lease_id}
@@ -76,12 +98,9 @@ def renew(expires_at: datetime) -> Update:
     return {"$max": {"lease.expiresAt": expires_at}}
 
 
-def complete(claim: Claim, result: JsonValue | None, *, at: datetime) -> Outcome:
+def complete(claim: Claim, result: JsonValue | None, *, at: datetime) -> Completion:
     """processing -> completed, only by the lease that claimed it."""
-    update = _outcome(claim, "complete", Status.COMPLETED, at=at, finishedAt=at)
-    if result is not None:
-        update["$set"]["result"] = result
-    return Outcome(claim, "complete", [Statement(owned(claim), update)], result)
+    return Completion(claim, result, at)
 
 
 def fail(claim: Claim, error: AttemptError, *, at: datetime) -> Outcome:
@@ -102,7 +121,7 @@ def quarantine(claim: Claim, error: AttemptError, *, at: datetime) -> Outcome:
     return Outcome(claim, "quarantine", [Statement(owned(claim), update)])
 
 
-def merged(outcomes: Sequence[Outcome]) -> MergedStatement:
+def merged(outcomes: Sequence[Outcome | Completion]) -> MergedStatement:
     """Outcomes of one lease and one kind, all with a result or all without, as one statement: they differ by what
     they returned and by some milliseconds in their times, of which the youngest is used for all."""
     last = outcomes[-1]

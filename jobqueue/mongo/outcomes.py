@@ -20,10 +20,11 @@ from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from jobqueue.batching import BatchLimits, GroupCommit
-from jobqueue.errors import JobQueueError, LeaseLost, OutcomeUnknown, Unavailable
+from jobqueue.errors import InvalidJob, JobQueueError, LeaseLost, OutcomeUnknown, Unavailable
+from jobqueue.mongo import moves
 from jobqueue.mongo.calls import describe
 from jobqueue.mongo.inserts import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, encode
-from jobqueue.mongo.moves import MergedStatement, Outcome, Statement, last_outcome, merged, without_history
+from jobqueue.mongo.moves import MergedStatement, Statement, last_outcome, merged, without_history
 from jobqueue.mongo.store import Store, chunks
 
 WHAT = "write the outcome"
@@ -36,6 +37,7 @@ MOST_RESULTS = 100
 PLAIN_BYTES = 256
 """About the size of an outcome that holds nothing of the task's."""
 
+Outcome = moves.Outcome | moves.Completion
 Answer = JobQueueError | None
 Write = UpdateOne | UpdateMany
 
@@ -60,6 +62,13 @@ class Outcomes:
         """Return when the outcome is written. Raises `LeaseLost`, `OutcomeUnknown` (repeating is safe),
         `InvalidJob` (the result cannot be stored), `QueueFull`."""
         await self._commit.submit(outcome, size=_size(outcome))
+
+    async def write_all(self, outcomes: Sequence[Outcome]) -> Sequence[BaseException | None]:
+        """The same for many, which one caller waits for. What `write` would raise is an answer here."""
+        try:
+            return await self._commit.submit_all([(outcome, _size(outcome)) for outcome in outcomes])
+        except InvalidJob:
+            return await asyncio.gather(*(self.write(outcome) for outcome in outcomes), return_exceptions=True)
 
     async def aclose(self) -> None:
         """Write what waits."""
@@ -186,8 +195,8 @@ class Outcomes:
 
 def _size(outcome: Outcome) -> int:
     # What is ours alone need not be encoded to know that it can be.
-    if outcome.kind in MERGED_KINDS and outcome.result is None:
-        return PLAIN_BYTES
+    if outcome.kind in MERGED_KINDS:
+        return PLAIN_BYTES if outcome.result is None else PLAIN_BYTES + len(encode({"result": outcome.result}))
     return sum(len(encode(statement.update)) for statement in outcome.statements)
 
 

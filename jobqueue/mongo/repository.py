@@ -252,6 +252,11 @@ class MongoJobRepository:
     async def complete(self, claim: Claim, result: JsonValue | None, *, at: datetime) -> None:
         await self._outcomes.write(moves.complete(claim, result, at=at))
 
+    async def complete_many(
+        self, completed: Sequence[tuple[Claim, JsonValue | None]], *, at: datetime
+    ) -> Sequence[BaseException | None]:
+        return await self._outcomes.write_all([moves.complete(claim, result, at=at) for claim, result in completed])
+
     async def retry(self, claim: Claim, error: AttemptError, *, run_at: datetime, at: datetime) -> None:
         await self._outcomes.write(moves.retry(claim, error, run_at=run_at, at=at))
         self._counters.count_retried(1)

@@ -94,6 +94,34 @@ async def test_a_result_that_looks_like_an_expression_stays_what_it_is(bench: Be
     ]
 
 
+async def test_completions_that_are_handed_over_together_are_each_told_their_own_end(bench: Bench) -> None:
+    plain, result, lost, gone = await bench.claim(*await bench.add_many(4))
+    await bench.change_lease(lost, id="another")
+    await bench.raw.delete_one({"_id": gone.job_id})
+    bench.faults.calls.clear()
+
+    answers = await bench.jobs.complete_many([(plain, None), (result, {"n": 1}), (lost, None), (gone, 2)], at=NOW)
+
+    assert [type(answer) for answer in answers] == [type(None), type(None), LeaseLost, LeaseLost]
+    assert bench.faults.calls == ["bulk_write"]
+    jobs = [await bench.jobs.get(claim.job_id) for claim in (plain, result)]
+    assert [(job.status, job.result) for job in jobs] == [(Status.COMPLETED, None), (Status.COMPLETED, {"n": 1})]
+    assert await bench.status(lost.job_id) is Status.PROCESSING
+
+
+async def test_a_result_that_cannot_be_stored_is_refused_to_none_that_it_is_handed_over_with(bench: Bench) -> None:
+    first, refused, last = await bench.claim(*await bench.add_many(3))
+
+    answers = await bench.jobs.complete_many([(first, 1), (refused, {"n": 2**63}), (last, None)], at=NOW)
+
+    assert [type(answer) for answer in answers] == [type(None), InvalidJob, type(None)]
+    assert [await bench.status(claim.job_id) for claim in (first, refused, last)] == [
+        Status.COMPLETED,
+        Status.PROCESSING,
+        Status.COMPLETED,
+    ]
+
+
 async def test_more_results_than_one_statement_takes_reach_their_jobs(bench: Bench) -> None:
     claims = await bench.claim(*await bench.add_many(MOST_RESULTS + 2))
 

@@ -58,7 +58,7 @@ def completion_is_not_fenced(stack: ExitStack) -> None:
     def unfenced(claim: Claim, result: Any, *, at: datetime) -> Outcome:
         outcome = complete(claim, result, at=at)
         guard = {"_id": claim.job_id, "status": Status.PROCESSING.value}
-        return outcome._replace(statements=[Statement(guard, outcome.statements[0].update)])
+        return Outcome(claim, outcome.kind, [Statement(guard, outcome.statements[0].update)], result)
 
     _patch(stack, moves, "complete", unfenced)
 
@@ -169,8 +169,8 @@ def a_slot_is_free_between_claim_and_start(stack: ExitStack) -> None:
     """Found by this simulation in the engine itself."""
     start, run = WorkerPool._start, WorkerPool._run
 
-    def starting(self: WorkerPool, *args: Any) -> None:
-        start(self, *args)
+    def starting(self: WorkerPool, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **kwargs)
         self._reserved -= 1
 
     async def running(self: WorkerPool, *args: Any) -> None:
@@ -217,9 +217,9 @@ def the_reaper_acts_right_after_an_outage(stack: ExitStack) -> None:
 def a_job_leaves_the_heartbeat_before_its_outcome_is_acknowledged(stack: ExitStack) -> None:
     report = WorkerPool._report
 
-    async def early(self: WorkerPool, attempt: Any, ending: Any) -> None:
+    async def early(self: WorkerPool, attempt: Any, ending: Any) -> bool:
         self._keeper.remove(attempt.claim)
-        await report(self, attempt, ending)
+        return await report(self, attempt, ending)
 
     _patch(stack, WorkerPool, "_report", early)
 

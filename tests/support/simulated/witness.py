@@ -10,7 +10,7 @@ from simulated.history import History
 from simulated.server import SimulatedServer
 
 from jobqueue.errors import JobQueueError, LeaseLost, OutcomeUnknown, Unavailable
-from jobqueue.job import Candidate, Claim, Job, JobId, Lease, LeaseId, Status
+from jobqueue.job import Candidate, Claim, Job, JobId, JsonValue, Lease, LeaseId, Status
 from jobqueue.mongo import MongoJobRepository
 from jobqueue.repository import Claimed, Window
 from jobqueue.worker import WorkerPool
@@ -104,10 +104,14 @@ class Witness:
             jobs=",".join(job_ids),
             slots=self._slots,
             asked=len(job_ids),
-            taken=sum(self._claiming.values()) + sum(claim not in self._reported for claim in pool.running),
+            taken=sum(self._claiming.values()) + len(self._unreported(pool)),
             passed_over=",".join(self._passed_over(job_ids, pool)) or None,
         )
         self._claiming[lease_id] = len(job_ids)
+
+    def _unreported(self, pool: WorkerPool) -> set[Claim]:
+        """The attempts that have not ended yet. What completed is on its way to be reported."""
+        return set(pool.running) - self._reported - {attempt.claim for attempt, _ in pool._completed}
 
     def _won(self, job_ids: Sequence[JobId], lease_id: LeaseId, won: Claimed) -> None:
         self._claiming.pop(lease_id, None)
@@ -133,16 +137,36 @@ class Witness:
 
     def _watched(self, name: str, verb: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         async def watched(claim: Claim, *args: Any, **kwargs: Any) -> None:
-            self._reported.add(claim)
-            self._note("reports", verb=name, job=claim.job_id, lease=claim.lease_id)
+            self._reports(name, claim)
             try:
                 await verb(claim, *args, **kwargs)
-            except LeaseLost:
-                self._note("is told: lost", verb=name, job=claim.job_id, lease=claim.lease_id)
+            except LeaseLost as error:
+                self._is_told(name, claim, error)
                 raise
-            self._note("is told: written", verb=name, job=claim.job_id, lease=claim.lease_id)
+            self._is_told(name, claim, None)
 
         return watched
+
+    async def complete_many(
+        self, completed: Sequence[tuple[Claim, JsonValue | None]], *, at: datetime
+    ) -> Sequence[BaseException | None]:
+        claims = [claim for claim, _ in completed]
+        for claim in claims:
+            self._reports("complete", claim)
+        answers = await self.jobs.complete_many(completed, at=at)
+        for claim, answer in zip(claims, answers, strict=True):
+            self._is_told("complete", claim, answer)
+        return answers
+
+    def _reports(self, verb: str, claim: Claim) -> None:
+        self._reported.add(claim)
+        self._note("reports", verb=verb, job=claim.job_id, lease=claim.lease_id)
+
+    def _is_told(self, verb: str, claim: Claim, answer: BaseException | None) -> None:
+        if answer is None:
+            self._note("is told: written", verb=verb, job=claim.job_id, lease=claim.lease_id)
+        elif isinstance(answer, LeaseLost):
+            self._note("is told: lost", verb=verb, job=claim.job_id, lease=claim.lease_id)
 
     def _now(self) -> float:
         return self._server.loop_time()
