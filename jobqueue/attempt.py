@@ -15,6 +15,7 @@ from typing import Any
 
 from jobqueue.clock import Clock
 from jobqueue.context import TaskContext
+from jobqueue.deadlines import Deadlines
 from jobqueue.execution import execute
 from jobqueue.faults import AttemptLost
 from jobqueue.job import MAX_TIMEOUT_SECONDS, Claim, Job, JobId, Progress
@@ -37,8 +38,9 @@ Ending = Outcome | Released
 
 
 class Stop(Enum):
-    """Why an attempt was stopped from outside."""
+    """Why an attempt was stopped."""
 
+    TIMED_OUT = "timed out"
     LEASE_LOST = "lease lost"
     CANCEL_REQUESTED = "cancel requested"
     SHUTDOWN = "shutdown"
@@ -58,8 +60,9 @@ class Attempt:
     """Set only while user code runs, so that a stop never hits the writing of the outcome."""
 
     def stop(self, why: Stop) -> None:
-        """Stop the user's code, if it has not ended. A lost lease outweighs every other reason."""
-        if self.stopped is None or why is Stop.LEASE_LOST:
+        """Stop the user's code, if it has not ended. A lost lease outweighs every other reason, and every other one
+        outweighs that its time is over."""
+        if self.stopped in (None, Stop.TIMED_OUT) or why is Stop.LEASE_LOST:
             self.stopped = why
         if self.task is not None:
             self.task.cancel()
@@ -97,6 +100,7 @@ class Executor:
         self._on_progress = on_progress
         self._on_log = on_log
         self._threads = ThreadRunner(on_return=on_slot_free)
+        self._deadlines = Deadlines[Attempt](lambda attempt: attempt.stop(Stop.TIMED_OUT))
         self._performing = 0
 
     @property
@@ -136,6 +140,7 @@ class Executor:
     def close(self) -> None:
         """Let idle threads end."""
         self._threads.close()
+        self._deadlines.close()
 
     async def _perform(self, attempt: Attempt) -> Ending:
         if attempt.stopped is not None:
@@ -151,13 +156,10 @@ class Executor:
             on_log=partial(self._on_log, attempt.job.id, attempt.job.retry_count),
         )
         attempt.context, attempt.task = context, asyncio.current_task()
-        task, seconds = self._registry.task_for(attempt.job.type), attempt.limit_seconds
+        task = self._registry.task_for(attempt.job.type)
+        self._deadlines.begin(attempt, attempt.limit_seconds)
         try:
-            async with asyncio.timeout(seconds):
-                return await self._execute(task, context, attempt.job.payload, threads=self._threads)
-        except TimeoutError:
-            context.interrupt()
-            return Retry(Failure("TimeoutError", f"the attempt took longer than {seconds:g} s"))
+            return await self._execute(task, context, attempt.job.payload, threads=self._threads)
         except asyncio.CancelledError:
             return _stopped(attempt)
         except AttemptLost:
@@ -165,10 +167,13 @@ class Executor:
             return Released()
         finally:
             attempt.task = None
+            self._deadlines.end(attempt, attempt.limit_seconds)
 
 
 def _stopped(attempt: Attempt) -> Ending:
     match attempt.stopped:
+        case Stop.TIMED_OUT:
+            return Retry(Failure("TimeoutError", f"the attempt took longer than {attempt.limit_seconds:g} s"))
         case Stop.SHUTDOWN | Stop.LEASE_LOST:
             return Released()
         case Stop.CANCEL_REQUESTED:
