@@ -60,11 +60,7 @@ class Completion(NamedTuple):
     claim: Claim
     result: JsonValue | None
     at: datetime
-
-    @property
-    def kind(self) -> str:
-        """What `lastOutcome` will say."""
-        return "complete"
+    kind: str = "complete"
 
     @property
     def statements(self) -> Sequence[Statement]:
