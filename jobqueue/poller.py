@@ -154,6 +154,10 @@ class Poller:
         await self._learn_of_others()
         limit = self._window * min(self._contention.shares, MAX_WINDOWS)
         window = await self._jobs.candidates(queues, after=after, limit=limit)
+        if after is not None and self._ready.horizon != after:
+            # What stood before it was forgotten meanwhile; this must not be taken for the head.
+            self.refresh()
+            return 0
         share = self._contention.share(window, busy=self._busy)
         self._shared = share is not window
         self._found = self._ready.look(share, from_head=after is None, busy=self._busy)

@@ -286,6 +286,25 @@ async def test_a_look_that_was_held_up_once_does_not_hold_up_the_next() -> None:
             store.signalled.put_nowait(SIGNAL)
 
 
+async def test_what_stands_behind_what_was_forgotten_meanwhile_is_not_taken_for_the_head() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    at_hand: list[int] = []
+    store.found = Window([candidate("a")], complete=False)
+
+    async def forget_during_the_second() -> None:
+        at_hand.append(len(ready))
+        if store.looks == 2:
+            ready.clear()
+            store.found = Window([candidate("b")], complete=True)
+
+    store.hold_up = forget_during_the_second
+    async with polling(store, ready=ready):
+        await looked(store, 3)
+
+    # Nothing, then "a", then nothing again: "b" stands behind it.
+    assert at_hand[:3] == [0, 1, 0]
+
+
 async def test_no_job_waits_for_the_names_of_the_queues() -> None:
     store = CountingStore()
     async with polling(store, queues=("*",), poll_seconds=0.001) as finds:
