@@ -58,6 +58,8 @@ LEAST_OF_LEASE = 3
 """A claim that was answered with less than this part of its lease left is given back unrun."""
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
+LAST_CLAIM_PAUSE_SECONDS = 1.0
+"""A server that answers, and refuses at once to write, is not asked more often than this for long."""
 LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
 
 VERBS = {
@@ -133,6 +135,7 @@ class WorkerPool:
         self._running: dict[Claim, Attempt] = {}
         self._reserved = 0
         self._claims_in_flight = 0
+        self._claim_pause = FIRST_RETRY_SECONDS
         self._doubtful: dict[LeaseId, float] = {}
         self._completed: list[tuple[Attempt, Completed]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -256,9 +259,10 @@ class WorkerPool:
             self._reserved -= len(ids) - len(won.jobs)
             self._busy.difference_update(set(ids) - {job.id for job in won.jobs})
         if lease.id in self._doubtful:
-            # It may not even have been carried out; what is still pending keeps its place in the order.
+            # It may not even have been carried out; what is still pending keeps its place in the order. Nor does it
+            # tell of others.
             self._ready.offer(each for each in candidates if each.id not in self._busy)
-        if self._contention.observe(asked=len(ids), won=len(won.jobs)):
+        elif self._contention.observe(asked=len(ids), won=len(won.jobs)):
             self.poller.lost()
         self._observer.claimed(asked=len(ids), won=len(won.jobs))
         self._start_all(won.jobs, lease)
@@ -268,12 +272,21 @@ class WorkerPool:
 
     async def _claim_until_settled(self, ids: Sequence[JobId], lease: Lease, now: datetime) -> Claimed:
         try:
-            return await self._jobs.claim(ids, lease, at=now)
+            won = await self._jobs.claim(ids, lease, at=now)
+            self._claim_pause = FIRST_RETRY_SECONDS
+            return won
         except Unavailable as error:
             log.warning("claim unanswered", lease_id=lease.id, jobs=len(ids), reason=str(error))
         settled = await self._until_answered(lambda: self._jobs.claimed(ids, lease.id))
         self._doubtful[lease.id] = self._clock.monotonic()
+        if settled is None or not settled.jobs:
+            await self._pause_claiming()
         return settled if settled is not None else Claimed([])
+
+    async def _pause_claiming(self) -> None:
+        pause, self._claim_pause = self._claim_pause, min(self._claim_pause * 2, LAST_CLAIM_PAUSE_SECONDS)
+        if not self._stopping:
+            await asyncio.sleep(pause * (0.5 + self._random.random() / 2))
 
     async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         pause = FIRST_RETRY_SECONDS
