@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable
 from random import Random
 
 from jobqueue.clock import Clock
-from jobqueue.job import Candidate, JobId, WorkerId
+from jobqueue.job import Candidate, WorkerId
 from jobqueue.repository import Window
 
 LASTS_SECONDS = 10.0
@@ -61,10 +61,10 @@ class Contention:
         """These are alive, this one or not."""
         self._workers = sorted({*workers, self._worker_id})
 
-    def share(self, window: Window, *, busy: Container[JobId]) -> Window:
+    def share(self, window: Window, *, busy: Container[Candidate]) -> Window:
         """The part of a window that this process should try: some of the most urgent, since what is left to others
         must not be passed over for something less urgent; all of these when none of them is its own."""
-        free = [candidate for candidate in window.candidates if candidate.id not in busy]
+        free = [candidate for candidate in window.candidates if candidate not in busy]
         if self.shares == 1 or not free:
             return window
         urgent = [candidate for candidate in free if candidate.rank == free[0].rank]

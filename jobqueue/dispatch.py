@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Container, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from jobqueue.clock import Clock
 from jobqueue.job import Candidate, Job, JobId, Status
@@ -75,6 +76,58 @@ class SignallingDispatcher:
         """Nothing runs here; the worker learns of it when it renews its lease."""
 
 
+class Busy:
+    """Jobs that were taken out of the queue and are not done with yet; as a container, what a look is to pass over.
+
+    A look takes a while, and shows the store as it was at some moment of it. What was done with here in the meantime
+    may still look as if it waited: claims of it would lose, as if others were at the same jobs. It is passed over too,
+    until the look is over; what waits again since then has another time, and is not taken for it."""
+
+    def __init__(self) -> None:
+        self._ids: set[JobId] = set()
+        self._done: set[Candidate] = set()
+        self._looking = False
+
+    def __contains__(self, candidate: Any) -> bool:
+        return candidate.id in self._ids or candidate in self._done
+
+    @property
+    def ids(self) -> Set[JobId]:
+        """Those that were taken and are not done with."""
+        return self._ids
+
+    def take(self, candidates: Iterable[Candidate]) -> None:
+        """From now on these are claimed, run, or waited for here."""
+        self._ids.update(candidate.id for candidate in candidates)
+
+    def leave(self, job: Job) -> None:
+        """This one is done with."""
+        self._ids.discard(job.id)
+        if self._looking:
+            self._done.add(Candidate.of(job))
+
+    def lose(self, candidates: Iterable[Candidate]) -> None:
+        """Others have these."""
+        lost = list(candidates)
+        self.put_back(lost)
+        if self._looking:
+            self._done.update(lost)
+
+    def put_back(self, candidates: Iterable[Candidate]) -> None:
+        """Nothing became of taking these: they wait as before."""
+        self._ids.difference_update(candidate.id for candidate in candidates)
+
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """A look at the store lasts as long as this block."""
+        self._looking = True
+        try:
+            yield
+        finally:
+            self._looking = False
+            self._done.clear()
+
+
 class ReadyQueue:
     """Candidates in claim order, bounded, correct up to its horizon."""
 
@@ -102,7 +155,7 @@ class ReadyQueue:
         """Take in what sorts before the horizon. Returns whether all of it was taken."""
         return all([self._insert(candidate) for candidate in candidates])
 
-    def look(self, window: Window, *, from_head: bool, busy: Container[JobId] = ()) -> int:
+    def look(self, window: Window, *, from_head: bool, busy: Container[Candidate] = ()) -> int:
         """Take in what a look at the store found, from its head or from the old horizon on; jobs that are
         `busy` here already are passed over. Returns how many were not at hand before."""
         last = window.candidates[-1] if window.candidates else self._horizon
@@ -110,7 +163,7 @@ class ReadyQueue:
         if from_head and not window.complete:
             self._drop_beyond(last)
         known = len(self._sorted)
-        self.offer(candidate for candidate in window.candidates if candidate.id not in busy)
+        self.offer(candidate for candidate in window.candidates if candidate not in busy)
         return len(self._sorted) - known
 
     def take(self, count: int) -> list[Candidate]:

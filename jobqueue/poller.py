@@ -11,8 +11,8 @@ process that is alone need not look for what a signal names.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from random import Random
 
@@ -20,9 +20,9 @@ import structlog
 
 from jobqueue.clock import Clock
 from jobqueue.contention import MAX_WINDOWS, Contention
-from jobqueue.dispatch import ReadyQueue
+from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.errors import Unavailable
-from jobqueue.job import Candidate, JobId
+from jobqueue.job import Candidate
 from jobqueue.pace import Pace
 from jobqueue.repository import WORKER_SILENCE_SECONDS, JobRepository, QueueSignal, Window
 from jobqueue.settings import ALL_QUEUES
@@ -57,7 +57,7 @@ class Poller:
         window: int,
         poll_seconds: float,
         contention: Contention,
-        busy: Container[JobId],
+        busy: Busy,
         is_saturated: Callable[[], bool],
         on_found: Callable[[], None],
         clock: Clock,
@@ -104,7 +104,7 @@ class Poller:
         """Candidates were taken from the queue; if little is left and the store has more, fetch it."""
         if self._put_off and not len(self._ready):
             self.refresh()
-        elif not self._ready.complete and len(self._ready) < self._few():
+        elif self._is_low():
             self._wake.set()
 
     def lost(self) -> None:
@@ -153,18 +153,23 @@ class Poller:
             return self._ready.look(Window([], complete=True), from_head=True)
         await self._learn_of_others()
         limit = self._window * min(self._contention.shares, MAX_WINDOWS)
-        window = await self._jobs.candidates(queues, after=after, limit=limit)
-        if after is not None and self._ready.horizon != after:
-            # What stood before it was forgotten meanwhile; this must not be taken for the head.
-            self.refresh()
-            return 0
-        share = self._contention.share(window, busy=self._busy)
-        self._shared = share is not window
-        self._found = self._ready.look(share, from_head=after is None, busy=self._busy)
+        with self._busy.look():
+            window = await self._jobs.candidates(queues, after=after, limit=limit)
+            self._take_in(window, after=after)
         self._on_found()
         if await self._learn_of_queues():
             self.refresh()
         return self._found
+
+    def _take_in(self, window: Window, *, after: Candidate | None) -> None:
+        if after is not None and self._ready.horizon != after:
+            # What stood before it was forgotten meanwhile; this must not be taken for the head.
+            self.refresh()
+            self._found = 0
+            return
+        share = self._contention.share(window, busy=self._busy)
+        self._shared = share is not window
+        self._found = self._ready.look(share, from_head=after is None, busy=self._busy)
 
     async def _learn_of_queues(self) -> bool:
         """Whether there are more queues than before. Not asked before every look, nor while a job waits for it."""
@@ -183,6 +188,9 @@ class Poller:
             self._contention.meet(worker.id for worker in await self._jobs.workers(since=since))
             self._others_seen_at = now
 
+    def _is_low(self) -> bool:
+        return not self._ready.complete and len(self._ready) < self._few()
+
     def _few(self) -> int:
         """With less at hand it is time for the next look; one that found nothing new of a share is not repeated."""
         if self._shared and not self._found:
@@ -198,12 +206,14 @@ class Poller:
         if self._missed and self._ready.complete:
             self._head_seen_at = float("-inf")
             return
-        if found and not self._ready.complete and len(self._ready) < self._few():
+        if found and self._is_low():
             return
+        if not self._is_low() and self._head_seen_at > float("-inf"):
+            self._wake.clear()  # it was low while this look was under way
         seconds = self._poll_seconds * (1 - JITTER * self._random.random())
         # As long as looks take: under constant signals the store is still left alone half the time.
         rested_at = self._clock.monotonic() + min(rest, seconds / 2)
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
                 await asyncio.sleep(max(rested_at, self._look_at or 0) - self._clock.monotonic())
@@ -225,11 +235,16 @@ class Poller:
     async def _listen(self) -> None:
         while True:
             try:
-                async for signal in self._jobs.signals(on_open=self.refresh):
-                    if self.serves(signal.queue):
-                        self._hear(signal)
-                    # The next one after the look that this one is followed by: until then it could tell nothing new.
-                    await self._attentive.wait()
+                async with aclosing(self._jobs.signals(on_open=self.refresh)) as signals:
+                    async for signal in signals:
+                        if self.serves(signal.queue):
+                            self._hear(signal)
+                        # The next one after the look that this one is followed by: it could tell nothing new before.
+                        async with asyncio.timeout(BACKLOG_SECONDS):
+                            await self._attentive.wait()
+            except TimeoutError:  # what was signalled meanwhile is old news when there is time for it
+                self._listening = None
+                return
             except Unavailable as error:
                 log.info("no change stream; polling goes on", reason=str(error))
             self.refresh()

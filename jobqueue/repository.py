@@ -11,7 +11,7 @@ This is the port; `mongo.py` is the adapter. Promises of every implementation:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -353,7 +353,7 @@ class JobRepository(Protocol):
         """Tell other processes that these became pending. A hint: it returns at once, and may get lost."""
         ...
 
-    def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[QueueSignal]:
+    def signals(self, *, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
         """What other processes signal from `on_open` on. The server is asked for the next when the one before has been
         dealt with. Ends, or raises `Unavailable`, when the server has no change streams or the stream breaks; polling
         does without."""

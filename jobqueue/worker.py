@@ -33,7 +33,7 @@ import structlog
 from jobqueue.attempt import Attempt, Ending, Execute, Executor, Released, Stop
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.contention import Contention
-from jobqueue.dispatch import ReadyQueue
+from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.errors import LeaseLost, Unavailable
 from jobqueue.execution import execute
 from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, Lease, LeaseId, Status, WorkerId, to_milliseconds
@@ -131,7 +131,7 @@ class WorkerPool:
         self._observer = observer
         self._ready = ReadyQueue(options.queue_size)
         self._contention = Contention(worker_id, clock)
-        self._busy: set[JobId] = set()
+        self._busy = Busy()
         self._running: dict[Claim, Attempt] = {}
         self._reserved = 0
         self._claims_in_flight = 0
@@ -237,7 +237,8 @@ class WorkerPool:
             count = min(self._free_slots(), len(self._ready), MAX_CLAIM)
             if count <= 0:
                 break
-            candidates = [each for each in self._ready.take(count) if each.id not in self._busy]
+            busy = self._busy.ids
+            candidates = [each for each in self._ready.take(count) if each.id not in busy]
             if candidates:
                 self._begin_claim(candidates)
         self.poller.taken()
@@ -245,7 +246,7 @@ class WorkerPool:
     def _begin_claim(self, candidates: Sequence[Candidate]) -> None:
         self._claims_in_flight += 1
         self._reserved += len(candidates)
-        self._busy.update(candidate.id for candidate in candidates)
+        self._busy.take(candidates)
         self._spawn(self._claim(candidates))
 
     async def _claim(self, candidates: Sequence[Candidate]) -> None:
@@ -257,18 +258,25 @@ class WorkerPool:
         finally:
             self._claims_in_flight -= 1
             self._reserved -= len(ids) - len(won.jobs)
-            self._busy.difference_update(set(ids) - {job.id for job in won.jobs})
-        if lease.id in self._doubtful:
-            # It may not even have been carried out; what is still pending keeps its place in the order. Nor does it
-            # tell of others.
-            self._ready.offer(each for each in candidates if each.id not in self._busy)
-        elif self._contention.observe(asked=len(ids), won=len(won.jobs)):
-            self.poller.lost()
+            self._let_go(candidates, won, doubtful=lease.id in self._doubtful)
         self._observer.claimed(asked=len(ids), won=len(won.jobs))
         self._start_all(won.jobs, lease)
         for claim, reason in won.unreadable:
             self._spawn(self._quarantine(claim, reason))
         self._wake()
+
+    def _let_go(self, candidates: Sequence[Candidate], won: Claimed, *, doubtful: bool) -> None:
+        """What was not won is free again, or somebody else's."""
+        kept = {job.id for job in won.jobs}
+        lost = [candidate for candidate in candidates if candidate.id not in kept]
+        if doubtful:
+            # It may not even have been carried out; what is still pending keeps its place in the order.
+            self._busy.put_back(lost)
+            self._ready.offer(lost)
+            return
+        self._busy.lose(lost)
+        if self._contention.observe(asked=len(candidates), won=len(kept)):
+            self.poller.lost()
 
     async def _claim_until_settled(self, ids: Sequence[JobId], lease: Lease, now: datetime) -> Claimed:
         try:
@@ -343,7 +351,7 @@ class WorkerPool:
         self._keeper.remove(attempt.claim)
         self._progress.forget(attempt.claim)
         del self._running[attempt.claim]
-        self._busy.discard(attempt.job.id)
+        self._busy.leave(attempt.job)
         self._wake()
 
     # Reporting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -238,7 +238,7 @@ class MongoJobRepository:
     def signal(self, candidates: Collection[Candidate], *, at: datetime) -> None:
         self._wakeups.signal(candidates, at=at)
 
-    def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[QueueSignal]:
+    def signals(self, *, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
         return self._wakeups.stream(on_open)
 
     # The engine

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -86,7 +86,7 @@ class Wakeups:
         if self._unsent and (self._sender is None or self._sender.done()):
             self._sender = self._store.calls.spawn(self._send())
 
-    async def stream(self, on_open: Callable[[], None]) -> AsyncIterator[QueueSignal]:
+    async def stream(self, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
         """What is signalled from `on_open` on, by anybody. Nothing is asked of the server while the one who listens is
         busy with a signal."""
         if not self._store.features.change_streams:

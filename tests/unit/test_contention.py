@@ -76,7 +76,7 @@ def test_what_is_left_to_others_is_not_passed_over_for_something_less_urgent(clo
 def test_a_share_holds_what_could_be_taken_here(clock: StandingClock) -> None:
     urgent, others = candidates(30, priority=5), candidates(30)
 
-    share = sharing(clock).share(Window([*urgent, *others], complete=True), busy=[each.id for each in urgent])
+    share = sharing(clock).share(Window([*urgent, *others], complete=True), busy=urgent)
 
     assert share.candidates
     assert set(share.candidates) < set(others)

@@ -110,7 +110,7 @@ def test_an_id_is_at_hand_only_once() -> None:
 def test_what_runs_here_already_is_not_taken_in_by_a_look() -> None:
     queue = ReadyQueue(10)
 
-    queue.look(Window([candidate("a"), candidate("b")], complete=True), from_head=True, busy={JobId("a")})
+    queue.look(Window([candidate("a"), candidate("b")], complete=True), from_head=True, busy=[candidate("a")])
 
     assert ids(queue.take(10)) == ["b"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import cast
 
@@ -14,8 +14,8 @@ from observers import eventually
 
 from jobqueue.clock import Clock, ServerClock
 from jobqueue.contention import Contention
-from jobqueue.dispatch import ReadyQueue
-from jobqueue.job import Candidate, JobId, WorkerId
+from jobqueue.dispatch import Busy, ReadyQueue
+from jobqueue.job import Candidate, Job, JobId, WorkerId
 from jobqueue.poller import BACKLOG_SECONDS, SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
 from jobqueue.repository import Features, JobRepository, QueueSignal, Window
 
@@ -53,7 +53,7 @@ class CountingStore:
         await self.hold_up()
         return self.found
 
-    async def signals(self, *, on_open: Callable[[], None]) -> AsyncIterator[QueueSignal]:
+    async def signals(self, *, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
         self.listening = True
         on_open()
         try:
@@ -85,6 +85,8 @@ async def polling(
     ready: ReadyQueue | None = None,
     contention: Contention | None = None,
     is_saturated: bool = False,
+    busy: Busy | None = None,
+    take: list[Callable[[], None]] | None = None,
 ) -> AsyncIterator[Finds]:
     finds, clock = Finds(), clock or ServerClock()
     poller = Poller(
@@ -94,12 +96,14 @@ async def polling(
         window=10,
         poll_seconds=poll_seconds,
         contention=contention or Contention(WorkerId("worker-1"), clock),
-        busy=(),
+        busy=Busy() if busy is None else busy,
         is_saturated=lambda: is_saturated,
         on_found=finds,
         clock=clock,
         random=Random(1),
     )
+    if take is not None:
+        take.append(poller.taken)
     task = asyncio.create_task(poller.run())
     try:
         yield finds
@@ -206,6 +210,79 @@ async def test_who_has_enough_to_do_is_not_told_of_more_until_it_looks_again() -
         await looked(store, before + 5)
 
         assert store.heard <= store.looks
+
+
+async def test_what_is_signalled_during_a_backlog_is_old_news_after_it() -> None:
+    store = CountingStore()
+    async with polling(store):
+        await listens(store)
+
+        store.found = Window([candidate(name) for name in "abcdefgh"], complete=False)
+        for _ in range(100):
+            store.signalled.put_nowait(SIGNAL)
+        await eventually(deaf(store), seconds=20, what="it listens no more")
+
+    assert (store.heard, store.looks) == (1, 3)
+
+
+async def test_a_backlog_that_ran_low_during_a_look_and_is_long_again_after_it_is_not_looked_at_once_more() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    taking: list[Callable[[], None]] = []
+
+    async def take_while_it_looks() -> None:
+        for take in taking:
+            take()
+
+    store.found, store.hold_up = Window([candidate(name) for name in "abcdefgh"], complete=False), take_while_it_looks
+    async with polling(store, ready=ready, take=taking):
+        await looked(store, 1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    assert store.looks == 1
+
+
+async def test_what_was_done_with_during_a_look_is_not_taken_for_waiting() -> None:
+    store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
+    store.found = Window([candidate(name) for name in ("running", "ended", "lost", "doubtful", "waits")], complete=True)
+    busy.take(store.found.candidates[:4])
+
+    async def end_some() -> None:
+        busy.leave(Job(id=JobId("ended"), run_at=START))
+        busy.lose([candidate("lost")])
+        busy.put_back([candidate("doubtful")])
+
+    store.hold_up = end_some
+    async with polling(store, ready=ready, busy=busy):
+        await looked(store, 1)
+
+    assert [each.id for each in ready.take(10)] == ["doubtful", "waits"]
+
+
+async def test_what_was_done_with_before_a_look_may_wait_again() -> None:
+    store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
+    busy.take([candidate("again")])
+    with busy.look():
+        busy.leave(Job(id=JobId("again"), run_at=START))
+    store.found = Window([candidate("again")], complete=True)
+    async with polling(store, ready=ready, busy=busy):
+        await looked(store, 1)
+
+    assert [each.id for each in ready.take(10)] == ["again"]
+
+
+async def test_what_waits_again_for_another_time_is_not_passed_over() -> None:
+    store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
+    store.found = Window([Candidate(0, START, JobId("retried"), "default")], complete=True)
+
+    async def fail_it() -> None:
+        busy.leave(Job(id=JobId("retried"), run_at=START - timedelta(seconds=1)))
+
+    store.hold_up = fail_it
+    async with polling(store, ready=ready, busy=busy):
+        await looked(store, 1)
+
+    assert [each.id for each in ready.take(10)] == ["retried"]
 
 
 async def test_what_came_before_the_signals_could_be_heard_is_looked_for() -> None:

@@ -132,7 +132,7 @@ def a_running_job_is_claimed_again(stack: ExitStack) -> None:
 
     def forgetful(self: WorkerPool, candidates: Sequence[Candidate]) -> None:
         begin(self, candidates)
-        self._busy.clear()
+        self._busy._ids.clear()
 
     _patch(stack, WorkerPool, "_begin_claim", forgetful)
 

@@ -77,7 +77,7 @@ class Witness:
         if after is None:
             self._head_seen_at = began_at
             pool = self.pool_of()
-            self._busy_then = frozenset(pool._busy) if pool is not None else frozenset()
+            self._busy_then = frozenset(pool._busy.ids) if pool is not None else frozenset()
         return window
 
     async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
@@ -128,7 +128,7 @@ class Witness:
             for job_id, job in jobs.items()
             if job["status"] == Status.PENDING
             and job["priority"] > lowest
-            and job_id not in pool._busy
+            and job_id not in pool._busy.ids
             and job_id not in self._busy_then
             and self._server.pending_since.get(job_id, float("inf")) < self._head_seen_at
         ]

@@ -31,7 +31,7 @@ from jobqueue.repository import JobFilter
 from jobqueue.service import JobService, NewJob
 from jobqueue.settings import Settings
 
-LONGEST_DRAIN_SECONDS = 600
+LONGEST_DRAIN_SECONDS = 3_600
 LONGEST_STOP_SECONDS = 120
 RESTART_SECONDS = 3.0
 BUGS = frozenset({"worker pool step failed", "background work failed"})
