@@ -28,8 +28,8 @@ OF: Mapping[str, str] = {
           operation. A real `mongod` replica set has other figures; measure on yours.
         - Threads and single jobs at a time (dramatiq, celery, rq, huey) against 100 coroutines: a no-op job flatters
           the latter. Each runs as its documentation has it for one process, no-op jobs favour those that fetch many.
-        - Ours runs with its defaults but for 100 slots, as the asyncio peers have, and 5,000 ids at hand instead of 1,000:
-          a look at the embedded server costs as much whatever it fetches, so fewer of them help there.
+        - Ours runs with its defaults but for 100 slots, as the asyncio peers have, and 5,000 ids at hand instead of
+          1,000: a look at the embedded server costs as much whatever it fetches, so fewer of them help there.
         - Results: arq, saq and rq keep something for each job whether or not a task returns anything; taskiq, dramatiq
           and celery only when told to; procrastinate keeps none, and has no row with results.
         - Producer, worker and server share the cores. "Over HTTP" has one more process than all the others.
