@@ -221,7 +221,9 @@ class Poller:
     def _listen_or_not(self, group: asyncio.TaskGroup) -> None:
         """A backlog is found without signals, and a server goes through every change for each who listens."""
         now = self._clock.monotonic()
-        if self._ready.complete:
+        if self._ready.complete and self._is_saturated():
+            self._put_off = True  # as if there were signals: none are listened for until what is at hand is taken
+        elif self._ready.complete:
             self._backlog_since = None
             self._attentive.set()
             if self._listening is None and self._jobs.features.change_streams:

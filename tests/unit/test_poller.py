@@ -34,6 +34,7 @@ class CountingStore:
         self.looked_into: Sequence[str] = ()
         self.heard = 0
         self.listening = False
+        self.openings = 0
         self.found = Window([], complete=True)
         self.signalled: asyncio.Queue[QueueSignal] = asyncio.Queue()
         self.queues = {"default"}
@@ -55,6 +56,7 @@ class CountingStore:
 
     async def signals(self, *, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
         self.listening = True
+        self.openings += 1
         on_open()
         try:
             while True:
@@ -75,6 +77,14 @@ class Finds:
         self.count += 1
 
 
+class Pool:
+    """What the poller asks of a pool, and what the pool tells it."""
+
+    def __init__(self) -> None:
+        self.saturated = False
+        self.taken: Callable[[], None] = lambda: None
+
+
 @asynccontextmanager
 async def polling(
     store: CountingStore,
@@ -84,11 +94,10 @@ async def polling(
     clock: Clock | None = None,
     ready: ReadyQueue | None = None,
     contention: Contention | None = None,
-    is_saturated: bool = False,
     busy: Busy | None = None,
-    take: list[Callable[[], None]] | None = None,
+    pool: Pool | None = None,
 ) -> AsyncIterator[Finds]:
-    finds, clock = Finds(), clock or ServerClock()
+    finds, clock, pool = Finds(), clock or ServerClock(), pool or Pool()
     poller = Poller(
         cast(JobRepository, store),
         ReadyQueue(10) if ready is None else ready,
@@ -97,13 +106,12 @@ async def polling(
         poll_seconds=poll_seconds,
         contention=contention or Contention(WorkerId("worker-1"), clock),
         busy=Busy() if busy is None else busy,
-        is_saturated=lambda: is_saturated,
+        is_saturated=lambda: pool.saturated,
         on_found=finds,
         clock=clock,
         random=Random(1),
     )
-    if take is not None:
-        take.append(poller.taken)
+    pool.taken = poller.taken
     task = asyncio.create_task(poller.run())
     try:
         yield finds
@@ -134,6 +142,19 @@ def deaf(store: CountingStore) -> Callable[[], Awaitable[bool]]:
         return not store.listening
 
     return is_deaf
+
+
+def hearing(store: CountingStore) -> Callable[[], Awaitable[bool]]:
+    async def is_hearing() -> bool:
+        return store.listening
+
+    return is_hearing
+
+
+async def paused() -> None:
+    """Whatever the poller does after a look, it has done."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def test_a_signal_is_followed_by_a_look() -> None:
@@ -199,17 +220,32 @@ async def test_the_server_is_not_asked_for_signals_before_the_look_that_the_last
     assert store.heard == 3
 
 
-async def test_who_has_enough_to_do_is_not_told_of_more_until_it_looks_again() -> None:
-    store = CountingStore()
-    async with polling(store, is_saturated=True, poll_seconds=0.01):
+async def test_who_has_enough_to_do_listens_again_when_that_is_taken() -> None:
+    store, ready, pool = CountingStore(), ReadyQueue(10), Pool()
+    async with polling(store, ready=ready, pool=pool, poll_seconds=0.01):
         await listens(store)
 
+        pool.saturated, store.found = True, Window([candidate("a")], complete=True)
         for _ in range(100):
             store.signalled.put_nowait(SIGNAL)
-        before = store.looks
-        await looked(store, before + 5)
+        await eventually(deaf(store), seconds=20, what="it listens no more")
+        await looked(store, store.looks + 10)
+        assert (store.heard, store.openings) == (1, 1)
 
-        assert store.heard <= store.looks
+        pool.saturated, store.found = False, Window([], complete=True)
+        await eventually(hearing(store), seconds=20, what="it listens again")
+
+
+async def test_who_has_enough_to_do_looks_once_more_when_that_is_taken() -> None:
+    store, ready, pool = CountingStore(), ReadyQueue(10), Pool()
+    pool.saturated, store.found = True, Window([candidate("a")], complete=True)
+    async with polling(store, ready=ready, pool=pool):
+        await looked(store, 1)
+        await paused()
+
+        ready.take(1)
+        pool.taken()
+        await looked(store, 2)
 
 
 async def test_what_is_signalled_during_a_backlog_is_old_news_after_it() -> None:
@@ -226,18 +262,15 @@ async def test_what_is_signalled_during_a_backlog_is_old_news_after_it() -> None
 
 
 async def test_a_backlog_that_ran_low_during_a_look_and_is_long_again_after_it_is_not_looked_at_once_more() -> None:
-    store, ready = CountingStore(), ReadyQueue(10)
-    taking: list[Callable[[], None]] = []
+    store, ready, pool = CountingStore(), ReadyQueue(10), Pool()
 
     async def take_while_it_looks() -> None:
-        for take in taking:
-            take()
+        pool.taken()
 
     store.found, store.hold_up = Window([candidate(name) for name in "abcdefgh"], complete=False), take_while_it_looks
-    async with polling(store, ready=ready, take=taking):
+    async with polling(store, ready=ready, pool=pool):
         await looked(store, 1)
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await paused()
 
     assert store.looks == 1
 
