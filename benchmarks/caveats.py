@@ -9,7 +9,8 @@ OF: Mapping[str, str] = {
         What to bear in mind:
 
         - The ceiling does no job service's work: it makes its documents before the clock starts, reads nothing back
-          after a claim, runs no task, renews no lease, watches no queue. No engine can reach it.
+          after a claim, runs no task, renews no lease, watches no queue. No engine can reach it; "drain" comes near
+          because what it runs was stored before the clock started.
         - The ceiling claims and completes 100 at a time, as it was set; the engine takes what its 200 free slots allow,
           which may be more at a time, and helps it.
         - Client and server share the cores: what one saves, the other gets. Hence the CPU beside each rate.
