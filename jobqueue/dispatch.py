@@ -106,12 +106,11 @@ class Busy:
         if self._looking:
             self._done.add(Candidate.of(job))
 
-    def lose(self, candidates: Iterable[Candidate]) -> None:
+    def lose(self, candidates: Sequence[Candidate]) -> None:
         """Others have these."""
-        lost = list(candidates)
-        self.put_back(lost)
+        self.put_back(candidates)
         if self._looking:
-            self._done.update(lost)
+            self._done.update(candidates)
 
     def put_back(self, candidates: Iterable[Candidate]) -> None:
         """Nothing became of taking these: they wait as before."""

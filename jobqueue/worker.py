@@ -285,16 +285,16 @@ class WorkerPool:
             return won
         except Unavailable as error:
             log.warning("claim unanswered", lease_id=lease.id, jobs=len(ids), reason=str(error))
-        settled = await self._until_answered(lambda: self._jobs.claimed(ids, lease.id))
+        won = await self._until_answered(lambda: self._jobs.claimed(ids, lease.id)) or Claimed([])
         self._doubtful[lease.id] = self._clock.monotonic()
-        if settled is None or not settled.jobs:
+        if not won.jobs:
             await self._pause_claiming()
-        return settled if settled is not None else Claimed([])
+        return won
 
     async def _pause_claiming(self) -> None:
         pause, self._claim_pause = self._claim_pause, min(self._claim_pause * 2, LAST_CLAIM_PAUSE_SECONDS)
         if not self._stopping:
-            await asyncio.sleep(pause * (0.5 + self._random.random() / 2))
+            await self._rest(pause)
 
     async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T | None:
         pause = FIRST_RETRY_SECONDS
@@ -302,9 +302,13 @@ class WorkerPool:
             try:
                 return await ask()
             except Unavailable:
-                await asyncio.sleep(pause * (0.5 + self._random.random() / 2))
+                await self._rest(pause)
                 pause = min(pause * 2, LAST_RETRY_SECONDS)
         return None
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for at most so long and at least half of it, so that many do not come back in the same moment."""
+        await asyncio.sleep(seconds * (0.5 + self._random.random() / 2))
 
     async def _quarantine(self, claim: Claim, reason: str) -> None:
         log.error("job unreadable", job_id=claim.job_id, reason=reason)
