@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Protocol
 
-from jobqueue.job import EPOCH, JobId, LeaseId, to_milliseconds
+from jobqueue.job import EPOCH, NEAR, JobId, LeaseId, to_milliseconds
 
 CLOCK_STEP = timedelta(seconds=1)
 """A correction larger than this is a step: worth a log line, and a new start for the reaper's patience."""
@@ -158,8 +158,12 @@ class Identifiers:
         """A lease id that was never used before."""
         return LeaseId(f"{self._random.getrandbits(96):024x}")
 
+    def insert_id(self, *, near: bool) -> str:
+        """A random mark by which an insert recognises its own document; `near` where it is stored beside workers."""
+        return NEAR + self.token() if near else self.token()
+
     def token(self) -> str:
-        """A random mark: insert ids, worker ids."""
+        """A random mark."""
         return f"{self._random.getrandbits(64):016x}"
 
     def seq(self, now: datetime) -> int:

@@ -8,32 +8,31 @@ look that left nothing behind, the horizon is open and every local job is taken 
 
 from __future__ import annotations
 
-import asyncio
 import bisect
 from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from jobqueue.clock import Clock
-from jobqueue.job import Candidate, Job, JobId, Status
+from jobqueue.job import Candidate, Job, JobId
 from jobqueue.repository import JobRepository, Window
-
-CROWD = 20
-CROWD_SECONDS = 0.05
-"""Jobs that come faster than so many in one turn of the event loop, as 64 clients send them that do nothing else, are
-told of twenty times a second: a hundred times took a sixth of all the CPU that such a process needs."""
 
 
 class Dispatcher(Protocol):
     """Where the service hands over jobs that are stored. Never blocks, never fails, may do nothing: what is
     not taken here is found in the store."""
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether jobs that are offered are run by this process, as far as it has slots for them."""
+        ...
+
     def offer(self, jobs: Sequence[Job]) -> None:
         """These jobs were just stored; those that are due may be run at once."""
         ...
 
     def offer_candidates(self, candidates: Sequence[Candidate]) -> None:
-        """These jobs just became pending."""
+        """These jobs were there already, and just became pending."""
         ...
 
     def interrupt(self, job_id: JobId) -> None:
@@ -42,35 +41,21 @@ class Dispatcher(Protocol):
 
 
 class SignallingDispatcher:
-    """The dispatcher of a process without workers: it tells the others that there is work.
+    """The dispatcher of a process without workers: those of other processes hear of jobs as they are stored."""
 
-    What is offered in one turn of the event loop is told together, at once. After a crowd the next are told of after
-    `crowd_seconds`, all in one: whoever works on a crowd has enough to do, and each signal costs as much as storing
-    some dozens of jobs. So a job in a crowd may be told of that much later; one by itself is not."""
+    has_workers = False
 
-    def __init__(self, jobs: JobRepository, clock: Clock, *, crowd_seconds: float = CROWD_SECONDS) -> None:
+    def __init__(self, jobs: JobRepository, clock: Clock) -> None:
         self._jobs = jobs
         self._clock = clock
-        self._crowd_seconds = crowd_seconds
-        self._untold: list[Candidate] = []
-        self._next: asyncio.Handle | None = None
 
     def offer(self, jobs: Sequence[Job]) -> None:
-        """Signal those that are due; scheduled ones are found by the stagers."""
-        self.offer_candidates([Candidate.of(job) for job in jobs if job.status is Status.PENDING])
+        """They tell of themselves."""
 
     def offer_candidates(self, candidates: Sequence[Candidate]) -> None:
-        """Signal them, in this turn or together with a crowd."""
-        self._untold += candidates
-        if self._untold and self._next is None:
-            self._next = asyncio.get_running_loop().call_soon(self._tell)
-
-    def _tell(self) -> None:
-        untold, self._untold, self._next = self._untold, [], None
-        if untold:
-            self._jobs.signal(untold, at=self._clock.now())
-        if len(untold) > CROWD:
-            self._next = asyncio.get_running_loop().call_later(self._crowd_seconds, self._tell)
+        """Signal them."""
+        if candidates:
+            self._jobs.signal(candidates, at=self._clock.now())
 
     def interrupt(self, job_id: JobId) -> None:
         """Nothing runs here; the worker learns of it when it renews its lease."""

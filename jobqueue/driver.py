@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 
 from jobqueue.errors import ConfigurationError
 from jobqueue.mongo.calls import calls_in_flight
+from jobqueue.mongo.documents import READING
 from jobqueue.mongo.leases import MongoLeaseStore
 from jobqueue.mongo.store import Client
 from jobqueue.settings import Settings
@@ -35,13 +36,6 @@ PINNED = {
     "readconcernlevel": "local",
 }
 """Options of a URI that the repository overrides, and to what: otherwise it could not keep its promises."""
-
-READING = {
-    "tz_aware": True,
-    # What people type into mongosh (a year 10000, broken UTF-8) must not make a whole page unreadable.
-    "datetime_conversion": "DATETIME_AUTO",
-    "unicode_decode_error_handler": "replace",
-}
 
 
 def connect(settings: Settings, uri: str) -> Client:

@@ -31,6 +31,10 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 """What an id, a type and a queue may look like; matched in full."""
 
 DEFAULT_NAME = "default"
+NEAR = "near-"
+"""How the `insert_id` of a job begins that was stored by a process with workers: it is offered to these first, and
+other processes are told of it only when they have no slot for it."""
+
 PRIORITY_RANGE = range(-1000, 1001)
 MAX_RETRIES_RANGE = range(1, 101)
 MAX_TIMEOUT_SECONDS = 7 * 86_400.0

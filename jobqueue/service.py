@@ -221,7 +221,7 @@ class JobService:
         """Put a failed or cancelled job back. Raises `JobNotFound`, `IllegalMove`, `ShuttingDown`."""
         self._refuse_when_stopping()
         job = await self._jobs.redrive(job_id, at=self._clock.now())
-        self._dispatcher.offer([job])
+        self._dispatcher.offer_candidates([Candidate.of(job)])
         return job
 
     async def redrive_dead_letter(self, job_id: str) -> Job:
@@ -314,7 +314,7 @@ class JobService:
             fingerprint=new.fingerprint if new.idempotency_key is not None else None,
             traceparent=new.traceparent,
             seq=self._identifiers.seq(now),
-            insert_id=self._identifiers.token(),
+            insert_id=self._identifiers.insert_id(near=self._dispatcher.has_workers),
         )
 
     @staticmethod

@@ -170,6 +170,8 @@ class WorkerPool:
 
     # Dispatcher
 
+    has_workers = True
+
     def offer(self, jobs: Sequence[Job]) -> None:
         """Run these as soon as there is a slot; what is scheduled is left to the stager."""
         self.offer_candidates([Candidate.of(job) for job in jobs if job.status is Status.PENDING])

@@ -3,7 +3,9 @@
 The owner's form of the claim is `find_one_and_update({_id, status: "pending"}, {$set: ..., $inc: {retryCount: 1}})`;
 for many at once the same update is one `update_many` under one fresh lease id, and a read by that lease id tells
 what was won. What an attempt needs to know (its number, the payload, the flags) comes from the document after
-the write, never from the candidate: in between the job may have been run by somebody else.
+the write, never from the candidate: in between the job may have been run by somebody else. Jobs that were stored a
+moment ago (`fresh.py`) are not read: there the filter says that they still are what they were, and they are known
+to be won when as many matched.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from jobqueue.job import Candidate, Claim, Job, JobId, Lease, LeaseId, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import CLIENT_SECONDS, REFUSED_ITEM_CODES, unavailable
 from jobqueue.mongo.documents import Unreadable, read_candidate, read_document, unreadable_error
+from jobqueue.mongo.fresh import FreshJobs
 from jobqueue.mongo.store import Store, chunks
 from jobqueue.repository import Claimed, Window
 
@@ -42,8 +45,9 @@ CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
 class Claims:
     """The verbs of dispatch."""
 
-    def __init__(self, store: Store, *, mode: ClaimMode) -> None:
+    def __init__(self, store: Store, fresh: FreshJobs, *, mode: ClaimMode) -> None:
         self._store = store
+        self._fresh = fresh
         self._mode = mode
         self.suspects: set[Any] = set()
         """Ids of pending documents whose index entry cannot be read; the adoption deals with them."""
@@ -58,6 +62,9 @@ class Claims:
         try:
             if self._one_by_one(job_ids):
                 return _sort_out(await self._claim_singly(job_ids, lease, at=at), lease.id)
+            fresh = self._fresh.take(job_ids)
+            if fresh and not self._store.features.sharded:
+                return await self._claim_fresh(fresh, lease, at=at)
             for ids in chunks(job_ids, MAX_IDS):
                 await self._claim_batch(ids, lease, at=at)
         except PyMongoError as error:
@@ -134,6 +141,11 @@ class Claims:
             # One document that cannot be updated stopped the statement half-way: the others, each by itself.
             await self._claim_each(job_ids, lease, at=at)
 
+    async def _claim_fresh(self, jobs: Sequence[Job], lease: Lease, *, at: datetime) -> Claimed:
+        if await self._update_fresh(jobs, lease, at=at) == len(jobs):
+            return Claimed([moves.claimed(job, lease, at=at) for job in jobs])
+        return await self.claimed([job.id for job in jobs], lease.id)
+
     async def _claim_each(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> None:
         try:
             await self._update_each(job_ids, lease, at=at)
@@ -166,6 +178,20 @@ class Claims:
         await self._store.calls.attempt(
             lambda: self._store.jobs.update_many(query, update, **self._store.by_id), seconds=CLIENT_SECONDS
         )
+
+    async def _update_fresh(self, jobs: Sequence[Job], lease: Lease, *, at: datetime) -> int:
+        # claim, many: pending -> processing, only those that are pending as they were stored and were never claimed
+        query = {
+            "_id": {"$in": [job.id for job in jobs]},
+            "status": Status.PENDING.value,
+            "retryCount": 0,
+            "insertId": {"$in": [job.insert_id for job in jobs]},
+        }
+        result = await self._store.calls.attempt(
+            lambda: self._store.jobs.update_many(query, moves.claim(lease, at=at), **self._store.by_id),
+            seconds=CLIENT_SECONDS,
+        )
+        return int(result.matched_count)
 
     async def _update_each(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> None:
         # claim, many: pending -> processing, only those that are pending, one statement for each

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
 from bson import Binary, DatetimeMS, DBRef, Decimal128, Int64, ObjectId
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -47,6 +48,16 @@ SIMPLE = frozenset({str, int, bool})
 
 NESTED = frozenset({"lease", "errors", "progress", "backoff", "last_outcome"})
 """Fields that hold documents of ours."""
+
+READING: dict[str, Any] = {
+    "tz_aware": True,
+    # What people type into mongosh (a year 10000, broken UTF-8) must not make a whole page unreadable.
+    "datetime_conversion": DatetimeConversion.DATETIME_AUTO,
+    "unicode_decode_error_handler": "replace",
+}
+"""How a driver is to decode what it gets."""
+
+CODEC: CodecOptions[Any] = CodecOptions(**READING)
 
 STORED_NAMES = [(name, to_camel(name)) for name in Job.model_fields if name not in ("id", "payload")]
 

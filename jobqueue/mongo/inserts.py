@@ -26,7 +26,7 @@ from jobqueue.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from jobqueue.job import Job
+from jobqueue.job import NEAR, Job, Status
 from jobqueue.mongo.calls import (
     REFUSED_ITEM_CODES,
     describe,
@@ -34,6 +34,7 @@ from jobqueue.mongo.calls import (
     unavailable,
 )
 from jobqueue.mongo.documents import read_or_salvage, to_document
+from jobqueue.mongo.fresh import FreshJobs
 from jobqueue.mongo.indexes import IDEMPOTENCY_KEY, UNIQUE_KEY
 from jobqueue.mongo.store import BY_ID, Store
 
@@ -68,8 +69,9 @@ class NewDocument(NamedTuple):
 class Inserts:
     """The verbs that create jobs."""
 
-    def __init__(self, store: Store, *, limits: BatchLimits = BatchLimits()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, store: Store, fresh: FreshJobs, *, limits: BatchLimits = BatchLimits()) -> None:  # noqa: B008 (immutable)
         self._store = store
+        self._fresh = fresh
         self._commit = GroupCommit[NewDocument, Answer](self._flush, name="new jobs", limits=limits)
 
     async def insert(self, job: Job) -> Job:
@@ -120,7 +122,14 @@ class Inserts:
             if error.code not in REFUSED_ITEM_CODES:
                 raise
             return await self._find_the_bad_one(batch, error, seconds=seconds)
+        self._keep_near(batch)
         return [new.job for new in batch]
+
+    def _keep_near(self, batch: Sequence[NewDocument]) -> None:
+        """What was stored beside workers is at hand when they claim it."""
+        for new in batch:
+            if new.job.status is Status.PENDING and new.job.insert_id and new.job.insert_id.startswith(NEAR):
+                self._fresh.keep(new.job.id, bytes(new.encoded.raw), size=len(new.encoded.raw))
 
     async def _insert_all(self, batch: Sequence[NewDocument], *, seconds: float) -> None:
         # enqueue: -> pending or scheduled; the unique indexes are the guard

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from jobqueue.job import FINISHED, MAX_ERRORS, AttemptError, Claim, JobId, JsonValue, Lease, LeaseId, Status
+from jobqueue.job import FINISHED, MAX_ERRORS, AttemptError, Claim, Job, JobId, JsonValue, Lease, LeaseId, Status
 from jobqueue.mongo.documents import error_document
 
 Filter = dict[str, Any]
@@ -87,6 +87,12 @@ def claim(lease: Lease, *, at: datetime) -> Update:
         },
         "$inc": {"retryCount": 1},
     }
+
+
+def claimed(job: Job, lease: Lease, *, at: datetime) -> Job:
+    """What `claim` makes of a job that was never claimed."""
+    changes = {"status": Status.PROCESSING, "lease": lease, "started_at": at, "updated_at": at, "retry_count": 1}
+    return job.model_copy(update=changes)
 
 
 def renew(expires_at: datetime) -> Update:

@@ -31,6 +31,7 @@ from jobqueue.mongo.calls import CLIENT_SECONDS, settled
 from jobqueue.mongo.claims import ClaimMode, Claims
 from jobqueue.mongo.counters import Counters
 from jobqueue.mongo.documents import plain, unreadable_error
+from jobqueue.mongo.fresh import FreshJobs
 from jobqueue.mongo.indexes import check_indexes, ensure_indexes
 from jobqueue.mongo.inserts import Inserts
 from jobqueue.mongo.job_logs import JobLogs
@@ -89,14 +90,15 @@ class MongoJobRepository:
         self._store = Store(client, database_name, features=features, client_seconds=client_seconds, observer=observer)
         self._counters = Counters(self._store, clock, identifiers)
         self._logs = JobLogs(self._store, clock, kept=logs_kept)
-        self._inserts = Inserts(self._store)
+        fresh = FreshJobs(clock)
+        self._inserts = Inserts(self._store, fresh)
         self._outcomes = Outcomes(self._store)
-        self._claims = Claims(self._store, mode=claim_mode)
+        self._claims = Claims(self._store, fresh, mode=claim_mode)
         self._pages = Pages(self._store, clock)
         self._limits = Limits(self._store)
         self._overview = Overview(self._store, self._counters, clock)
         self._sweeps = Sweeps(self._store, self._counters, self._logs)
-        self._wakeups = Wakeups(self._store, clock)
+        self._wakeups = Wakeups(self._store, fresh, clock)
         self._adoption = Adoption(self._store, identifiers)
 
     @property

@@ -56,8 +56,6 @@ class Store:
         self.jobs = self._pinned("jobs", DURABLE)
         self.signals = self._pinned("signals", DURABLE)
         self.hasty_signals = self._pinned("signals", HASTY)
-        # A change stream is refused any other read concern.
-        self.watched_signals = self.database.get_collection("signals", read_concern=ReadConcern("majority"))
         self.workers = self._pinned("workers", HASTY)
         self.limits = self._pinned("limits", HASTY)
         self.counters = self._pinned("counters", DURABLE)

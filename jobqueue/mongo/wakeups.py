@@ -1,5 +1,8 @@
 """Queues: which there are, what waits in them, and waking others up when work arrives.
 
+A job that is stored tells of itself: the change stream says so (`changes.py`). A signal tells of jobs that became
+pending in another way, and of those that a process stored for its own workers and has no slot for.
+
 The collection `signals` has one document per queue: `{_id: queue, usedAt, n, jobs}`. A queue has its document before
 its first job, so "every queue" is what stands there. `n` counts the signals, which makes each of them a change
 that a change stream reports; `jobs` are the candidates that the last one was about, unless they were many, so that
@@ -16,15 +19,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from pymongo.errors import PyMongoError
 
 from jobqueue.clock import Clock
 from jobqueue.errors import Unavailable
 from jobqueue.job import EPOCH, Candidate, Status
 from jobqueue.mongo import indexes
 from jobqueue.mongo.cached import Cached
-from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled, unavailable
-from jobqueue.mongo.documents import Unreadable, plain, read_candidate
+from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled
+from jobqueue.mongo.changes import MOST_BYTES, Change, ChangeStream
+from jobqueue.mongo.documents import StoredDocument, Unreadable, plain, read_candidate
+from jobqueue.mongo.fresh import FreshJobs
 from jobqueue.mongo.store import Store
 from jobqueue.pace import Pace
 from jobqueue.repository import QueueCount, QueueSignal
@@ -42,16 +46,13 @@ is what a job waits at most to be told of; workers that have enough to do do not
 MOST_TOLD = 20
 """With more candidates a signal names none of them."""
 
-AWAIT_MILLISECONDS = 2_000
-"""How long the server holds a look at the change stream open: half a command a second when idle, and how long
-closing may take."""
-
 
 class Wakeups:
     """The verbs about queues."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, fresh: FreshJobs, clock: Clock) -> None:
         self._store = store
+        self._fresh = fresh
         self._clock = clock
         self._touched: dict[str, datetime] = {}
         self._unsent: defaultdict[str, list[Candidate]] = defaultdict(list)
@@ -87,24 +88,18 @@ class Wakeups:
             self._sender = self._store.calls.spawn(self._send())
 
     async def stream(self, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
-        """What is signalled from `on_open` on, by anybody. Nothing is asked of the server while the one who listens is
-        busy with a signal."""
+        """What became pending from `on_open` on, by anybody. Nothing is asked of the server while the one who listens
+        is busy with a signal."""
         if not self._store.features.change_streams:
             return
-        look: asyncio.Task[Any] | None = None
-        stream = await self._open()
+        stream = await ChangeStream.open(self._store)
         on_open()
         try:
             while True:
-                # In a task of its own: a look that is cancelled goes on in the driver, and must end before the close.
-                look = self._store.calls.spawn(stream.try_next())
-                change = await asyncio.shield(look)
-                if change is not None:
-                    yield _read_signal(change)
-        except PyMongoError as error:
-            raise unavailable("watch the signals", error) from error
+                for signal in self._heard(await stream.next()):
+                    yield signal
         finally:
-            self._store.calls.spawn(_close(stream, look))
+            self._store.calls.spawn(stream.close())
 
     async def prune(self, *, unused_since: datetime) -> int:
         """Forget queues that nobody used since then and that hold no job that waits or runs.
@@ -142,13 +137,22 @@ class Wakeups:
         except Unavailable as error:
             log.debug("signal lost", queue=queue, reason=str(error))
 
-    async def _open(self) -> Any:
-        # signals: what changes from now on; no resume, since polling goes on anyway
-        pipeline: Sequence[Mapping[str, Any]] = [{"$match": {"operationType": {"$in": ["insert", "update"]}}}]
+    def _heard(self, changes: Sequence[Change]) -> Sequence[QueueSignal]:
+        """The signals among these changes, and one for each queue in which jobs were stored."""
+        signals = [_read_signal(change) for change in changes if change["ns"]["coll"] == "signals"]
+        stored: defaultdict[str, list[Candidate]] = defaultdict(list)
+        for change in changes:
+            if change["ns"]["coll"] == "jobs" and (candidate := self._meet(change["fullDocument"])) is not None:
+                stored[candidate.queue].append(candidate)
+        return [*signals, *(QueueSignal(queue, candidates) for queue, candidates in stored.items())]
+
+    def _meet(self, document: StoredDocument) -> Candidate | None:
         try:
-            return await settled(self._store.watched_signals.watch(pipeline, max_await_time_ms=AWAIT_MILLISECONDS))
-        except PyMongoError as error:
-            raise unavailable("watch the signals", error) from error
+            candidate = read_candidate(document)
+        except Unreadable:
+            return None  # made by hand, and not a job yet: the adoption deals with it
+        self._fresh.keep(candidate.id, document, size=MOST_BYTES)
+        return candidate
 
     async def _unused(self, since: datetime) -> Sequence[str]:
         # read: queues that nobody used since then
@@ -242,14 +246,3 @@ def _queue_count(name: str, rows: Mapping[tuple[Any, Any], Mapping[str, Any]]) -
         processing=count(Status.PROCESSING),
         oldest_pending_at=oldest if isinstance(oldest, datetime) else None,
     )
-
-
-async def _close(stream: Any, look: asyncio.Task[Any] | None) -> None:
-    if look is not None:
-        await asyncio.wait([look])
-        if not look.cancelled():
-            look.exception()  # or asyncio would complain that nobody took it
-    try:
-        await settled(stream.close())
-    except PyMongoError as error:
-        log.debug("stream not closed", error=type(error).__name__)

@@ -6,12 +6,15 @@ import asyncio
 import random
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from bench import NOW, SECOND, Bench, ids
 
 from jobqueue.errors import Unavailable
-from jobqueue.job import Candidate, Job, JobId, LeaseId, Status
+from jobqueue.job import Backoff, Candidate, Job, JobId, LeaseId, Status
+from jobqueue.mongo.documents import to_document
+from jobqueue.mongo.fresh import BELIEVED_SECONDS
 
 MODES = ["auto", "single", "batch"]
 
@@ -206,3 +209,67 @@ async def test_a_claim_of_nothing_wins_nothing(bench: Bench) -> None:
     won = await bench.jobs.claim([], bench.lease(), at=NOW + timedelta(1))
 
     assert (list(won.jobs), list(won.unreadable)) == ([], [])
+
+
+class TestFreshJobs:
+    """Jobs that were just stored beside workers: not read when they are claimed, if the claim vouches for them."""
+
+    @staticmethod
+    async def fresh(bench: Bench, **fields: Any) -> Job:
+        return await bench.add(insert_id=bench.ids.insert_id(near=True), **fields)
+
+    async def test_they_are_claimed_as_if_they_had_been_read(self, bench: Bench) -> None:
+        made = [
+            await self.fresh(bench, payload=payload, type="t", tags=["a"], backoff=Backoff(base_seconds=2), priority=3)
+            for payload in (None, {"n": 2**62, "f": 1.5, "$x": {"a.b": [None, "é"]}}, {"$ref": "x", "$id": 1}, [1, "2"])
+        ]
+
+        won = await bench.jobs.claim(ids(made), bench.lease(), at=NOW + SECOND)
+
+        assert {job.id: job for job in won.jobs} == await bench.jobs.get_many(ids(made))
+        assert {job.retry_count for job in won.jobs} == {1}
+
+    async def test_what_a_task_does_to_its_payload_is_nobody_elses(self, bench: Bench) -> None:
+        job = await self.fresh(bench, payload={"n": 1})
+
+        won = await bench.jobs.claim([job.id], bench.lease(), at=NOW)
+        won.jobs[0].payload["n"] = 2
+
+        assert job.payload == {"n": 1}
+
+    async def test_one_that_was_run_meanwhile_is_not_claimed_as_if_it_had_not(self, bench: Bench) -> None:
+        tried, untouched = await self.fresh(bench), await self.fresh(bench)
+        await bench.raw.update_one({"_id": tried.id}, {"$set": {"retryCount": 1}})
+
+        won = await bench.jobs.claim([tried.id, untouched.id], bench.lease(), at=NOW)
+        again = await bench.jobs.claim([tried.id], bench.lease(), at=NOW)
+
+        counts = {job.id: job.retry_count for job in [*won.jobs, *again.jobs]}
+        assert counts == {untouched.id: 1, tried.id: 2}
+
+    async def test_one_that_was_deleted_and_stored_anew_is_claimed_as_it_is_now(self, bench: Bench) -> None:
+        old = await self.fresh(bench, payload="old")
+        await bench.raw.delete_one({"_id": old.id})
+        await bench.put(**to_document(bench.new(id=old.id, payload="new")))
+
+        first = await bench.jobs.claim([old.id], bench.lease(), at=NOW)
+        second = await bench.jobs.claim([old.id], bench.lease(), at=NOW)
+
+        assert [job.payload for job in [*first.jobs, *second.jobs]] == ["new"]
+
+    async def test_one_that_another_has_is_not_won(self, bench: Bench) -> None:
+        taken, free = await self.fresh(bench), await self.fresh(bench)
+        await bench.raw.update_one({"_id": taken.id}, {"$set": {"status": "processing"}})
+
+        won = await bench.jobs.claim([taken.id, free.id], bench.lease(), at=NOW)
+
+        assert ids(won.jobs) == [free.id]
+
+    async def test_they_are_read_when_some_time_has_passed(self, bench: Bench) -> None:
+        job = await self.fresh(bench, payload="as it was stored")
+        await bench.raw.update_one({"_id": job.id}, {"$set": {"payload": "as it is"}})
+        bench.clock.at += timedelta(seconds=BELIEVED_SECONDS + 1)
+
+        won = await bench.jobs.claim([job.id], bench.lease(), at=bench.clock.at)
+
+        assert [each.payload for each in won.jobs] == ["as it is"]

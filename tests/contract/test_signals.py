@@ -1,4 +1,4 @@
-"""Signals: what one process writes, others hear, and no signal is relied on."""
+"""Being woken: what one process stores or signals, others hear, and nothing of it is relied on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from bench import NOW, Bench
+from bench import NOW, SECOND, Bench
 
-from jobqueue.job import Candidate, JobId
+from jobqueue.job import Candidate, JobId, Status
+from jobqueue.mongo.changes import MOST_BYTES
 from jobqueue.mongo.wakeups import MOST_TOLD
 from jobqueue.repository import QueueSignal
 
 
 @asynccontextmanager
 async def listening(bench: Bench) -> AsyncIterator[Callable[[int], Awaitable[list[QueueSignal]]]]:
-    """Waits for so many signals, and returns them, sorted by queue."""
+    """Waits for so many signals, and returns them, sorted by queue. These queues are known already."""
+    for queue in ("default", "mail", "sms"):
+        await bench.add(queue=queue)
     opened, heard = asyncio.Event(), asyncio.Queue[QueueSignal]()
 
     async def listen() -> None:
@@ -65,3 +68,53 @@ async def test_a_signal_that_cannot_be_understood_names_no_jobs(bench: Bench, jo
         await signals.update_one({"_id": "mail"}, {"$set": {"jobs": jobs}, "$inc": {"n": 1}}, upsert=True)
 
         assert await hear(1) == [QueueSignal("mail")]
+
+
+async def test_a_job_tells_of_itself_when_it_is_stored(bench: Bench) -> None:
+    async with listening(bench) as hear:
+        urgent = await bench.add(queue="mail", priority=7)
+        assert await hear(1) == [QueueSignal("mail", [Candidate.of(urgent)])]
+
+        many = [bench.new(queue=queue) for queue in ("mail", "sms") for _ in range(300)]
+        await bench.jobs.insert_many(many)
+        heard: list[Candidate] = []
+        while len(heard) < len(many):
+            [(_, candidates)] = await hear(1)
+            heard += candidates or []
+        assert sorted(heard) == sorted(Candidate.of(job) for job in many)
+
+
+async def test_jobs_that_are_not_due_or_are_stored_beside_workers_are_not_heard_of(bench: Bench) -> None:
+    async with listening(bench) as hear:
+        await bench.add(status=Status.SCHEDULED, run_at=NOW + SECOND)
+        await bench.add(insert_id=bench.ids.insert_id(near=True))
+        await bench.claim(near := await bench.add(insert_id=bench.ids.insert_id(near=True)))
+        await bench.raw.update_one({"_id": near.id}, {"$set": {"status": "pending"}})
+        last = await bench.add()
+        assert await hear(1) == [QueueSignal("default", [Candidate.of(last)])]
+
+
+async def test_a_job_that_was_made_by_hand_is_heard_of_once_it_can_be_understood(bench: Bench) -> None:
+    async with listening(bench) as hear:
+        await bench.put(_id="typed", status="pending", queue="mail")
+        await bench.put(_id="complete", status="pending", queue="mail", priority=3.0, runAt=NOW)
+        assert await hear(1) == [QueueSignal("mail", [Candidate(-3, NOW, JobId("complete"), "mail")])]
+
+
+async def test_a_large_job_is_heard_of_and_claimed_whole(bench: Bench) -> None:
+    payload = {"text": "x" * MOST_BYTES}
+    async with listening(bench) as hear:
+        job = await bench.add(payload=payload)
+        assert await hear(1) == [QueueSignal("default", [Candidate.of(job)])]
+
+        won = await bench.jobs.claim([job.id], bench.lease(), at=NOW)
+        assert [each.payload for each in won.jobs] == [payload]
+
+
+async def test_what_was_heard_of_is_claimed_as_if_it_had_been_read(bench: Bench) -> None:
+    async with listening(bench) as hear:
+        job = await bench.add(payload={"$ref": "x", "$id": 1, "deep": [{"a.b": None}]}, tags=["t"], timeout_seconds=2.5)
+        await hear(1)
+
+        won = await bench.jobs.claim([job.id], bench.lease(), at=NOW + SECOND)
+        assert list(won.jobs) == [await bench.jobs.get(job.id)]

@@ -178,6 +178,8 @@ def _matches(job: Job, which: JobFilter) -> bool:
 class SilentDispatcher:
     """Takes everything and runs nothing; remembers what it was asked to stop."""
 
+    has_workers = False
+
     def __init__(self) -> None:
         self.interrupted: list[JobId] = []
 

@@ -1,12 +1,11 @@
-import asyncio
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from hand_clock import HandClock
 
-from jobqueue.dispatch import CROWD, ReadyQueue, SignallingDispatcher
-from jobqueue.job import Candidate, JobId
+from jobqueue.dispatch import ReadyQueue, SignallingDispatcher
+from jobqueue.job import Candidate, Job, JobId
 from jobqueue.repository import JobRepository, Window
 
 START = datetime(2026, 2, 2, tzinfo=UTC)
@@ -133,64 +132,27 @@ class Signals:
 
     def __init__(self) -> None:
         self.told: list[list[str]] = []
-        self._arrived = asyncio.Event()
 
     def signal(self, candidates: Collection[Candidate], *, at: datetime) -> None:
         self.told.append(ids(list(candidates)))
-        self._arrived.set()
-
-    async def next(self) -> list[str]:
-        """The newest signal, once there is one that was not seen."""
-        async with asyncio.timeout(5):
-            await self._arrived.wait()
-        self._arrived.clear()
-        return self.told[-1]
 
 
-def telling(signals: Signals, *, crowd_seconds: float = 3600) -> SignallingDispatcher:
-    return SignallingDispatcher(cast(JobRepository, signals), HandClock(), crowd_seconds=crowd_seconds)
+def telling(signals: Signals) -> SignallingDispatcher:
+    return SignallingDispatcher(cast(JobRepository, signals), HandClock())
 
 
-CROWDED = [candidate(f"{number}") for number in range(CROWD + 1)]
-
-
-async def test_what_is_offered_in_one_turn_is_told_together_and_at_once() -> None:
+def test_jobs_that_became_pending_again_are_signalled() -> None:
     signals = Signals()
-    dispatcher = telling(signals)
 
-    for number in range(CROWD):
-        dispatcher.offer_candidates([candidate(f"{number}")])
-    await asyncio.sleep(0)
-    dispatcher.offer_candidates([candidate("alone")])
-    await asyncio.sleep(0)
+    telling(signals).offer_candidates([candidate("a"), candidate("b")])
 
-    assert signals.told == [[f"{number}" for number in range(CROWD)], ["alone"]]
+    assert signals.told == [["a", "b"]]
 
 
-async def test_after_a_crowd_the_next_are_told_of_together_and_later() -> None:
+def test_jobs_that_were_just_stored_tell_of_themselves() -> None:
     signals = Signals()
-    dispatcher = telling(signals)
 
-    for offered in (CROWDED, [candidate("next")], [candidate("last")]):
-        dispatcher.offer_candidates(offered)
-        await asyncio.sleep(0)
-
-    assert signals.told == [ids(CROWDED)]
-
-
-async def test_what_came_after_a_crowd_is_told_of_when_the_step_is_over() -> None:
-    signals = Signals()
-    dispatcher = telling(signals, crowd_seconds=0.001)
-
-    for offered in (CROWDED, [candidate("next")], [candidate("alone")]):
-        dispatcher.offer_candidates(offered)
-        assert await signals.next() == ids(offered)
-
-
-async def test_nothing_is_told_when_nothing_was_offered() -> None:
-    signals = Signals()
+    telling(signals).offer([Job(id=JobId("new"))])
     telling(signals).offer_candidates([])
-
-    await asyncio.sleep(0)
 
     assert signals.told == []

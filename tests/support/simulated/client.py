@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,9 +35,19 @@ class SimulatedClient:
     def __getitem__(self, name: str) -> SimulatedDatabase:
         return self.admin
 
+    async def start_session(self) -> SimulatedSession:
+        """Change streams want one."""
+        return SimulatedSession()
+
     async def close(self) -> None:
         """Nothing can be sent any more."""
         self._link.closed = True
+
+
+class SimulatedSession:
+    """Stands for nothing here."""
+
+    async def end_session(self) -> None: ...
 
 
 class SimulatedDatabase:
@@ -52,11 +61,22 @@ class SimulatedDatabase:
         """All writes wait for the majority, whatever is pinned."""
         return SimulatedCollection(name, self._server, self._link)
 
-    async def command(self, name: str, **options: Any) -> Document:
-        """`hello`, `buildInfo`, `ping`."""
+    async def command(self, name: str, value: Any = 1, **options: Any) -> Document:
+        """`hello`, `buildInfo`, `ping`, and those of change streams."""
 
         async def answer() -> Document:
-            return self._server.command(name)
+            match name:
+                case "aggregate":
+                    return {"cursor": {"id": self._server.watch(options["pipeline"]), "ns": "jobqueue.$cmd.aggregate"}}
+                case "getMore":
+                    changes = await self._server.next_changes(value, options["maxTimeMS"] / 1000)
+                    return {"cursor": {"id": value, "nextBatch": changes}}
+                case "killCursors":
+                    for cursor in options["cursors"]:
+                        self._server.end_stream(cursor)
+                    return {"ok": 1.0}
+                case _:
+                    return self._server.command(name)
 
         return await self._link.call(name, answer, undecided=None)
 
@@ -181,26 +201,6 @@ class SimulatedCollection:
 
         await self._link.call(f"{self.name}.create_indexes", statement, undecided=statement_undecided)
 
-    async def watch(self, pipeline: Sequence[Query], *, max_await_time_ms: int) -> SimulatedStream:
-        """What is changed in this collection from now on; the pipeline is taken to ask for that."""
-
-        async def statement() -> SimulatedStream:
-            return SimulatedStream(self, self._server.watch(self.name), max_await_time_ms / 1000)
-
-        return await self._link.call(f"{self.name}.watch", statement, undecided=None)
-
-    async def next_change(self, changes: asyncio.Queue[Document], seconds: float) -> Document | None:
-        """The next change, or None when there is none within so many seconds."""
-
-        async def statement() -> Document | None:
-            try:
-                async with asyncio.timeout(seconds):
-                    return await changes.get()
-            except TimeoutError:
-                return None
-
-        return await self._link.call(f"{self.name}.getMore", statement, undecided=None)
-
 
 class SimulatedCursor:
     """What a query finds, fetched when it is asked for."""
@@ -222,21 +222,6 @@ class SimulatedCursor:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-class SimulatedStream:
-    """A change stream."""
-
-    def __init__(self, collection: SimulatedCollection, changes: asyncio.Queue[Document], seconds: float) -> None:
-        self._collection = collection
-        self._changes = changes
-        self._seconds = seconds
-
-    async def try_next(self) -> Document | None:
-        return await self._collection.next_change(self._changes, self._seconds)
-
-    async def close(self) -> None:
-        """The server forgets who is gone."""
 
 
 class BlockingClient:

@@ -5,6 +5,7 @@ Documents are immutable here: an update makes a new one, so that a history can k
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +43,11 @@ def at_path(document: Mapping[str, Any], path: str) -> Any:
 
 def matches(document: Mapping[str, Any], query: Mapping[str, Any]) -> bool:
     """Whether a document fulfils a filter."""
-    return all(_fulfils(at_path(document, path), condition) for path, condition in query.items())
+    clauses = {path: condition for path, condition in query.items() if path != "$or"}
+    one_of = query.get("$or")
+    return all(_fulfils(at_path(document, path), condition) for path, condition in clauses.items()) and (
+        one_of is None or any(matches(document, each) for each in one_of)
+    )
 
 
 def _fulfils(value: Any, condition: Any) -> bool:
@@ -74,6 +79,8 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "$in": lambda value, wanted: any(_equals(value, one) for one in wanted),
     "$nin": lambda value, wanted: not any(_equals(value, one) for one in wanted),
     "$exists": lambda value, wanted: (value is not MISSING) is bool(wanted),
+    "$not": lambda value, condition: not _fulfils(value, condition),
+    "$regex": lambda value, pattern: isinstance(value, str) and re.search(pattern, value) is not None,
     "$lt": _compared(lambda value, bound: value < bound),
     "$lte": _compared(lambda value, bound: value <= bound),
     "$gt": _compared(lambda value, bound: value > bound),

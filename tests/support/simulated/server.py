@@ -70,13 +70,20 @@ class ServerOptions:
     """How probable it is that others get in between two documents of one statement."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A change stream: what it is to tell of, and what it has not told yet."""
+
+    match: Mapping[str, Any]
+    changes: asyncio.Queue[Document] = field(default_factory=asyncio.Queue)
+
+
 @dataclass(eq=False)
 class Collection:
     """Documents by their ids."""
 
     documents: dict[Any, Document] = field(default_factory=dict)
     indexes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    watchers: list[asyncio.Queue[Document]] = field(default_factory=list)
 
 
 class SimulatedServer:
@@ -88,6 +95,7 @@ class SimulatedServer:
         self._history = history
         self._options = options
         self._collections: dict[str, Collection] = {}
+        self._streams: dict[int, Stream] = {}
         self._tail: deque[_Applied] = deque()
         self._durable_at = 0.0
         self.pending_since: dict[str, float] = {}
@@ -251,11 +259,28 @@ class SimulatedServer:
         described = {option: value for option, value in index.items() if option not in ("name", "key")}
         self._collection(name).indexes[index["name"]] = {"key": list(index["key"].items()), **described}
 
-    def watch(self, name: str) -> asyncio.Queue[Document]:
-        """How documents are inserted and updated from now on."""
-        changes: asyncio.Queue[Document] = asyncio.Queue()
-        self._collection(name).watchers.append(changes)
-        return changes
+    def watch(self, pipeline: Sequence[Mapping[str, Any]]) -> int:
+        """The cursor of a change stream, from now on. Of its pipeline the filter is obeyed: documents are small."""
+        [match] = [stage["$match"] for stage in pipeline if "$match" in stage]
+        cursor = len(self._streams) + 1
+        self._streams[cursor] = Stream(match)
+        return cursor
+
+    async def next_changes(self, cursor: int, seconds: float) -> list[Document]:
+        """What changed since the last question; if that is nothing, the next change within so many seconds."""
+        changes = self._streams[cursor].changes
+        try:
+            async with asyncio.timeout(seconds):
+                found = [await changes.get()]
+        except TimeoutError:
+            return []
+        while not changes.empty():
+            found.append(changes.get_nowait())
+        return found
+
+    def end_stream(self, cursor: int) -> None:
+        """Nobody wants to hear more."""
+        self._streams[cursor] = Stream({"operationType": "none"})
 
     # Within a statement
 
@@ -294,12 +319,17 @@ class SimulatedServer:
             del documents[document_id]
         else:
             documents[document_id] = after
-            for changes in self._collection(name).watchers:
-                changes.put_nowait(_change(before, after))
+            self._tell(name, before, after)
         write = Write(self._loop.time(), self.now(), origin.process, origin.link, str(document_id), before, after)
         if name == "jobs" and before != after:
             self._observe(write)
         self._replicate(_Applied(0.0, name, write, document_id, before))
+
+    def _tell(self, name: str, before: Document | None, after: Document) -> None:
+        change = _change(name, before, after)
+        for stream in self._streams.values():
+            if matches(change, stream.match):
+                stream.changes.put_nowait(change)
 
     def _observe(self, write: Write) -> None:
         self._history.wrote(write)
@@ -348,9 +378,9 @@ class SimulatedServer:
         return self._collections.setdefault(name, Collection({}, {"_id_": {"key": [("_id", 1)]}}))
 
 
-def _change(before: Document | None, after: Document) -> Document:
+def _change(name: str, before: Document | None, after: Document) -> Document:
     """What a change stream says of a write."""
-    key = {"documentKey": {"_id": after["_id"]}}
+    key = {"ns": {"coll": name}, "documentKey": {"_id": after["_id"]}}
     if before is None:
         return key | {"operationType": "insert", "fullDocument": after}
     fields = {name: value for name, value in after.items() if before.get(name) != value}
