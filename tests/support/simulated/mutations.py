@@ -19,9 +19,10 @@ from jobqueue import worker
 from jobqueue.clock import ServerClock
 from jobqueue.contention import Contention
 from jobqueue.errors import Unavailable
-from jobqueue.job import Candidate, Claim, JobId, Status
+from jobqueue.job import Candidate, Claim, Job, JobId, Lease, Status
 from jobqueue.leases import Contact
-from jobqueue.mongo import MongoJobRepository, inserts, moves, sweeps
+from jobqueue.mongo import MongoJobRepository, fresh, inserts, moves, sweeps
+from jobqueue.mongo.claims import Claims
 from jobqueue.mongo.inserts import Inserts, NewDocument
 from jobqueue.mongo.leases import MongoLeaseStore
 from jobqueue.mongo.moves import Outcome, Statement
@@ -282,6 +283,26 @@ def promotion_does_not_look_at_the_state(stack: ExitStack) -> None:
     _patch(stack, sweeps.Sweeps, "_promote", blind)
 
 
+def what_was_stored_a_moment_ago_is_taken_for_won(stack: ExitStack) -> None:
+    async def credulous(self: Claims, jobs: Sequence[Job], lease: Lease, *, at: datetime) -> Claimed:
+        await self._update_fresh(jobs, lease, at=at)
+        return Claimed([moves.claimed(job, lease, at=at) for job in jobs])
+
+    _patch(stack, Claims, "_claim_fresh", credulous)
+
+
+def what_was_stored_long_ago_is_taken_for_new(stack: ExitStack) -> None:
+    """It may have been tried since: both defences are taken away, its age and the count in the filter."""
+
+    async def uncounted(self: Claims, jobs: Sequence[Job], lease: Lease, *, at: datetime) -> int:
+        query = {"_id": {"$in": [job.id for job in jobs]}, "status": Status.PENDING.value}
+        result = await self._store.jobs.update_many(query, moves.claim(lease, at=at))
+        return int(result.matched_count)
+
+    _patch(stack, Claims, "_update_fresh", uncounted)
+    _patch(stack, fresh, "BELIEVED_SECONDS", 1e9)
+
+
 ZOMBIES = Profile(
     faults=("freeze", "silent heartbeat", "silent heartbeat", "partition of leases"),
     most_faults=24,
@@ -341,4 +362,6 @@ MUTATIONS = [
     Mutation(others_are_judged_by_a_clock_that_cannot_go_back, TOO_EARLY, CHANGES_OF_PRIMARY),
     Mutation(a_share_passes_over_what_is_more_urgent, PASSED_OVER, CROWDED),
     Mutation(promotion_does_not_look_at_the_state, SHAPE),
+    Mutation(what_was_stored_a_moment_ago_is_taken_for_won, "an attempt was begun without a claim"),
+    Mutation(what_was_stored_long_ago_is_taken_for_new, "an attempt has the wrong number or process"),
 ]
