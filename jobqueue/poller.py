@@ -37,6 +37,8 @@ SIGNALLED_AT_ONCE = 10
 """So many looks in a row may be due to signals, then one in so many seconds."""
 BACKLOG_SECONDS = 0.1
 """With a backlog for so long, the change stream is closed."""
+TURNS_TO_CLAIM = 3
+"""Turns of the event loop until a claim of what was heard of is sent, so that the next question does not go first."""
 REOPEN_SECONDS = 10.0
 """How long to do without a change stream after it broke."""
 OTHERS_SECONDS = 5.0
@@ -241,6 +243,8 @@ class Poller:
                     async for signal in signals:
                         if self.serves(signal.queue):
                             self._hear(signal)
+                            for _ in range(TURNS_TO_CLAIM):
+                                await asyncio.sleep(0)
                         # The next one after the look that this one is followed by: it could tell nothing new before.
                         async with asyncio.timeout(BACKLOG_SECONDS):
                             await self._attentive.wait()
