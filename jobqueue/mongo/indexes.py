@@ -67,6 +67,7 @@ def job_indexes(*, sparse: bool) -> Sequence[Index]:
         Index(DUE, [("runAt", 1)], {"partialFilterExpression": {"status": "scheduled"}}),
         Index(LEASE, [("lease.expiresAt", 1)], _where({"status": "processing"}, sparse=sparse)),
         Index(NEWEST, [("seq", -1)]),
+        # The dearest, since each move rewrites its entry, and yet for all states: docs/engine.md, "Indexes", says why.
         Index(STATUS_NEWEST, [("status", 1), ("seq", -1)]),
         _unique(IDEMPOTENCY_KEY, "idempotencyKey", sparse=sparse),
         _unique(UNIQUE_KEY, "uniqueKey", sparse=sparse),

@@ -164,6 +164,18 @@ async def test_values_that_json_lacks_are_shown_as_text(bench: Bench) -> None:
     assert isinstance(shown["pattern"], str)
 
 
+async def test_whoever_asks_in_mongosh_for_a_state_is_shown_all_that_stands_in_it(bench: Bench) -> None:
+    """Without a hint, and by the state alone: only the index of all states keeps one server from the claim index, in
+    which it would find nothing."""
+    placed = {status: (await bench.in_status(status)).job_id for status in Status}
+
+    found = {status: await bench.raw.find({"status": status.value}).to_list(None) for status in Status}
+
+    assert {status: [job["_id"] for job in jobs] for status, jobs in found.items()} == {
+        status: [job_id] for status, job_id in placed.items()
+    }
+
+
 async def test_a_count_goes_up_to_its_limit(bench: Bench) -> None:
     await bench.add_many(5)
 
