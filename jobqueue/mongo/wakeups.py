@@ -40,8 +40,8 @@ TOUCH_AGAIN = timedelta(hours=1)
 
 SIGNAL_SECONDS = 0.01
 SIGNALS_AT_ONCE = 10
-"""So many signals of a process go without delay, then one in so many seconds, for all jobs that came meanwhile. It
-is what a job waits at most to be told of; workers that have enough to do do not look for each signal."""
+"""So many signals of a process go without delay, then one in so many seconds, for all jobs that came meanwhile; and who
+listens asks again without delay so many times, then in step. It is what a job waits at most to be heard of."""
 
 MOST_TOLD = 20
 """With more candidates a signal names none of them."""
@@ -58,6 +58,7 @@ class Wakeups:
         self._unsent: defaultdict[str, list[Candidate]] = defaultdict(list)
         self._signalled_at = EPOCH
         self._pace = Pace(SIGNAL_SECONDS, burst=SIGNALS_AT_ONCE, clock=clock)
+        self._questions = Pace(SIGNAL_SECONDS, burst=SIGNALS_AT_ONCE, clock=clock)
         self._sender: asyncio.Task[None] | None = None
         self._counts = Cached(self._count, clock)
 
@@ -96,8 +97,11 @@ class Wakeups:
         on_open()
         try:
             while True:
-                for signal in self._heard(await stream.next()):
+                changes = await stream.next()
+                for signal in self._heard(changes):
                     yield signal
+                if changes:
+                    await asyncio.sleep(self._questions.reserve())
         finally:
             self._store.calls.spawn(stream.close())
 

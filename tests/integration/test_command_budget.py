@@ -222,6 +222,24 @@ async def test_a_process_that_has_no_slot_for_what_it_stores_signals_in_step(
     assert 1 < budget.signals <= SIGNALS_AT_ONCE + seconds / SIGNAL_SECONDS + 2, budget
 
 
+async def test_a_worker_that_hears_of_job_after_job_asks_in_step(settings: Settings, stack: AsyncExitStack) -> None:
+    enqueued = Enqueued(JOBS // 10)
+    worker = await start(settings.model_copy(update={"poll_seconds": 600.0}), stack, enqueued)
+    api = await start(settings, stack, enqueued, workers=False)
+    job = await api.service.enqueue(NewJob(type="noop"))
+    await api.service.wait(job.id, seconds=60)
+    began = time.monotonic()
+
+    with LISTENER.listening() as commands:
+        for _ in range(JOBS // 10 - 1):
+            await api.service.enqueue(NewJob(type="noop"))
+        await finish(worker, enqueued)
+        seconds = time.monotonic() - began
+
+    questions = sum(command.name == "getMore" for command in commands)
+    assert 0 < questions <= SIGNALS_AT_ONCE + seconds / SIGNAL_SECONDS + 2, Budget(commands)
+
+
 async def test_many_looks_at_the_same_moment_share_a_few_reads(settings: Settings, stack: AsyncExitStack) -> None:
     engine = await start(settings, stack, Enqueued(1))
     answers = await engine.service.enqueue_many([NewJob(type="noop", delay_seconds=600) for _ in range(320)])
