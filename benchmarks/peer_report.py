@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from benchmarks.markdown import figure, table
+from benchmarks.peers.catalogue import PEERS
 from benchmarks.results import Benchmark, Case
 
 OURS = "jobqueue"
 END_TO_END = "end_to_end_per_second"
+PICKUP = "pickup_p99_ms"
 COLUMNS: Mapping[str, str] = {
     "enqueue_one_per_second": "enqueue one/s",
     "enqueue_many_per_second": "enqueue many/s",
@@ -17,19 +19,19 @@ COLUMNS: Mapping[str, str] = {
     END_TO_END: "end to end/s",
     "pickup_p50_ms": "pick-up p50 ms",
     "pickup_p95_ms": "pick-up p95 ms",
-    "pickup_p99_ms": "pick-up p99 ms",
+    PICKUP: "pick-up p99 ms",
 }
 
 
-def peers_section(found: Benchmark) -> str:
-    """Every peer that could be measured, and what became of the others."""
+def peers_section(found: Benchmark, *, bare: float | None = None) -> str:
+    """Every peer that could be measured, and what became of the others. `bare` is the rate of the bare driver calls."""
     measured = {name: case for name, case in found.cases.items() if case.median(END_TO_END) is not None}
     head = ["peer", "version", "on", "durable", "runs at once", *COLUMNS.values(), "lost, doubled"]
     parts = [
         "## Other job queues",
         table(head, (_row(name, case) for name, case in measured.items())),
         "\n".join(f"- {name}: not measured: {reason}" for name, reason in _unmeasured(found)),
-        "\n".join(_goals(measured)),
+        "\n".join([*_goals(measured), *_pickup_goals(measured), *_what_is_possible(measured, bare)]),
         "\n".join(_wins(measured)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -86,6 +88,41 @@ def _goals(measured: Mapping[str, Case]) -> Iterator[str]:
                 f"- {ours} end to end, {figure(mine)}/s, is {figure(times)} times the best {kind} peer"
                 f" ({peer[0]}, {figure(peer[1])}/s); the goal of {figure(least)} times is {word}."
             )
+
+
+def _pickup_goals(measured: Mapping[str, Case]) -> Iterator[str]:
+    mine = measured[OURS].median(PICKUP) if OURS in measured else None
+    for kind, peers in (
+        ("peer that does not poll", {name: case for name, case in measured.items() if not _polls(case)}),
+        (
+            "durable one of these",
+            {name: case for name, case in measured.items() if not _polls(case) and is_durable(case)},
+        ),
+    ):
+        others = {
+            name: case.median(PICKUP) for name, case in peers.items() if not is_ours(name) and not _has_result(case)
+        }
+        known = {name: value for name, value in others.items() if value is not None}
+        if mine is not None and known:
+            name = min(known, key=lambda each: known[each])
+            word = "reached" if mine <= known[name] else "**missed**"
+            yield (
+                f"- {OURS} pick-up p99, {figure(mine)} ms, beside the best {kind} ({name}, {figure(known[name])} ms):"
+                f" the goal of no more is {word}."
+            )
+
+
+def _what_is_possible(measured: Mapping[str, Case], bare: float | None) -> Iterator[str]:
+    peer = best(measured, durable=True, with_result=False)
+    if bare is not None and peer is not None:
+        yield (
+            f"- The bare driver calls for a job (insert, claim, complete, nothing else) reach {figure(bare)}/s on this"
+            f" server, {figure(bare / peer[1])} times the best durable peer end to end: nothing can reach more here."
+        )
+
+
+def _polls(case: Case) -> bool:
+    return PEERS[case.text("peer")].polls if case.text("peer") in PEERS else False
 
 
 def _wins(measured: Mapping[str, Case]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks import caveats
@@ -12,6 +13,7 @@ from benchmarks.peer_report import peers_section
 from benchmarks.results import Benchmark, read_results
 
 DRIVERS = ("pymongo", "motor")
+BARE = "ceiling pipelined, pymongo"
 
 TITLE = """\
 # Benchmarks
@@ -48,7 +50,8 @@ def write(results: Path, folder: Path) -> None:
 def render(found: Mapping[str, Benchmark], pictures: Mapping[str, str] = {}) -> str:
     """The page. `pictures` names the plot of a section, by the benchmark's name."""
     parts = [TITLE, machine_section(found)]
-    for name, section in SECTIONS.items():
+    bare = found["engine"].median(BARE, "per_second") if "engine" in found else None
+    for name, section in (SECTIONS | {"peers": partial(peers_section, bare=bare)}).items():
         if name in found:
             picture = [f"![{name}](benchmarks/{pictures[name]})"] if name in pictures else []
             parts += [section(found[name]), *picture, inspect.cleandoc(caveats.OF[name])]
@@ -199,7 +202,7 @@ def _inverse(value: float | None) -> float | None:
     return 1 / value if value else None
 
 
-SECTIONS: Mapping[str, Callable[[Benchmark], str]] = {
+SECTIONS: dict[str, Callable[[Benchmark], str]] = {
     "engine": engine_section,
     "ceiling": ceiling_section,
     "peers": peers_section,

@@ -65,7 +65,7 @@ class Saq(Peer):
 class Arq(Peer):
     """Looks for work each half second by default, which sets its pick-up and bounds its rate; here each 10 ms."""
 
-    environment, packages = "arq", ("arq", "redis")
+    environment, packages, polls = "arq", ("arq", "redis"), True
     poll_seconds = 0.01
 
     async def open(self) -> None:
@@ -146,7 +146,7 @@ class Taskiq(Peer):
 class Dramatiq(Peer):
     """Eight threads, its default for one process; looks at Redis with a back-off."""
 
-    packages = ("dramatiq", "redis")
+    packages, polls = ("dramatiq", "redis"), True
     concurrency, unit = 8, "threads"
 
     def _broker(self) -> Any:

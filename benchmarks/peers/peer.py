@@ -23,6 +23,8 @@ class Peer:
     backend: ClassVar[str] = "redis"
     concurrency: ClassVar[int] = 100
     unit: ClassVar[str] = "asyncio tasks"
+    polls: ClassVar[bool] = False
+    """Whether its worker looks for jobs now and then, and is not told of them."""
     keeps_results: ClassVar[bool] = True
     acknowledges: ClassVar[bool] = True
     """Whether a job outlives the worker that had begun it."""

@@ -142,3 +142,24 @@ def test_equal_figures_make_equal_plots(results: Path, tmp_path: Path) -> None:
         drawn.append((tmp_path / "engine.svg").read_bytes())
 
     assert drawn[0] == drawn[1]
+
+
+def test_the_pick_up_is_held_against_peers_that_do_not_poll(results: Path) -> None:
+    put(
+        results,
+        peer("jobqueue", 5_000, peer="jobqueue", pickup_p99_ms=6.0),
+        peer("huey", 3_000, peer="huey", durable=False, pickup_p99_ms=1.5),
+        peer("oban", 2_000, peer="oban", pickup_p99_ms=8.0),
+        peer("arq", 1_000, peer="arq", pickup_p99_ms=0.5),
+    )
+
+    page = render(read_results(results))
+
+    assert "beside the best peer that does not poll (huey, 1.50 ms): the goal of no more is **missed**." in page
+    assert "beside the best durable one of these (oban, 8.00 ms): the goal of no more is reached." in page
+
+
+def test_what_the_bare_calls_reach_is_said_beside_the_best_durable_peer(results: Path) -> None:
+    put(results, peer("oban", 2_000), line("engine", BASE, per_second=6_000))
+
+    assert "reach 6,000/s on this server, 3.00 times the best durable peer" in render(read_results(results))
