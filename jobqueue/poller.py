@@ -148,12 +148,12 @@ class Poller:
         after = self._continue_after()
         if after is None:
             self._head_seen_at = self._clock.monotonic()
-        if not self._queues:
+        await self._learn_of_others()
+        if self._must_learn_of_queues():
             await self._learn_of_queues()
         queues = sorted(self._queues)
         if not queues:
             return self._ready.look(Window([], complete=True), from_head=True)
-        await self._learn_of_others()
         limit = self._window * min(self._contention.shares, MAX_WINDOWS)
         with self._busy.look():
             window = await self._jobs.candidates(queues, after=after, limit=limit)
@@ -173,8 +173,14 @@ class Poller:
         self._shared = share is not window
         self._found = self._ready.look(share, from_head=after is None, busy=self._busy)
 
+    def _must_learn_of_queues(self) -> bool:
+        """Whether the list of queues is as old as order may not be: the store was away, or this process stood still.
+        A look would pass over what is more urgent in a queue that is new since."""
+        return not self._queues or self._clock.monotonic() - self._queues_seen_at >= self._poll_seconds
+
     async def _learn_of_queues(self) -> bool:
-        """Whether there are more queues than before. Not asked before every look, nor while a job waits for it."""
+        """Whether there are more queues than before. Not asked before every look, nor, as a rule, while a job waits for
+        it."""
         now = self._clock.monotonic()
         if not self._all_queues or now - self._queues_seen_at < self._poll_seconds / 2:
             return False

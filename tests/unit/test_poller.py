@@ -416,25 +416,46 @@ async def test_what_stands_behind_what_was_forgotten_meanwhile_is_not_taken_for_
 
 
 async def test_no_job_waits_for_the_names_of_the_queues() -> None:
-    store = CountingStore()
-    async with polling(store, queues=("*",), poll_seconds=0.001) as finds:
-        await looked(store, 1)
+    store, clock = CountingStore(), HandClock()
+    async with polling(store, queues=("*",), clock=clock) as finds:
+        await listens(store)
 
         store.may_answer.clear()
-        looks = store.looks
-        await looked(store, looks + 1)
+        clock.seconds += POLL_SECONDS * 0.75
+        store.signalled.put_nowait(SIGNAL)
+        await looked(store, 3)
+        await asyncio.sleep(0)
 
-    assert finds.count == looks + 1
+    assert finds.count == 3
 
 
 async def test_a_queue_that_is_new_is_looked_into_at_once() -> None:
     store, clock = CountingStore(), HandClock()
     async with polling(store, queues=("*",), clock=clock):
-        await looked(store, 1)
+        await listens(store)
 
         store.queues.add("mail")
-        clock.seconds += POLL_SECONDS
+        clock.seconds += POLL_SECONDS * 0.75
+        store.signalled.put_nowait(SIGNAL)
+        await looked(store, 4)
+
+    assert store.looked_into == ["default", "mail"]
+
+
+async def test_what_is_new_in_a_queue_that_is_new_is_not_passed_over_for_longer_than_a_look_may_be_old() -> None:
+    store, clock = CountingStore(), HandClock()
+    looked_into: list[Sequence[str]] = []
+
+    async def note() -> None:
+        looked_into.append(store.looked_into)
+
+    store.hold_up = note
+    async with polling(store, queues=("*",), clock=clock):
+        await listens(store)
+
+        store.queues.add("mail")
+        clock.seconds += POLL_SECONDS  # nobody looked meanwhile: the store was away, or the process stood still
         store.signalled.put_nowait(SIGNAL)
         await looked(store, 3)
 
-    assert store.looked_into == ["default", "mail"]
+    assert looked_into[2] == ["default", "mail"]
