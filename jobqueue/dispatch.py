@@ -86,10 +86,10 @@ class Busy:
         self._ids.update(candidate.id for candidate in candidates)
 
     def leave(self, job: Job) -> None:
-        """This one is done with."""
-        self._ids.discard(job.id)
-        if self._looking:
+        """This one is done with, unless it was put back before."""
+        if self._looking and job.id in self._ids:
             self._done.add(Candidate.of(job))
+        self._ids.discard(job.id)
 
     def lose(self, candidates: Sequence[Candidate]) -> None:
         """Others have these."""

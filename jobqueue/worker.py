@@ -377,6 +377,8 @@ class WorkerPool:
 
     async def _report_alone(self, attempt: Attempt, ending: Ending) -> None:
         if await self._write(attempt.claim, lambda: self._record(attempt, ending)):
+            if isinstance(ending, Released):
+                self._busy.put_back([Candidate.of(attempt.job)])
             self._tell([(attempt, ending)])
         else:
             self._observer.lease_lost(attempt.job)

@@ -277,19 +277,21 @@ async def test_a_backlog_that_ran_low_during_a_look_and_is_long_again_after_it_i
 
 async def test_what_was_done_with_during_a_look_is_not_taken_for_waiting() -> None:
     store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
-    store.found = Window([candidate(name) for name in ("running", "ended", "lost", "doubtful", "waits")], complete=True)
-    busy.take(store.found.candidates[:4])
+    names = ("running", "ended", "lost", "doubtful", "released", "waits")
+    store.found = Window([candidate(name) for name in names], complete=True)
 
     async def end_some() -> None:
+        busy.take(store.found.candidates[:5])
         busy.leave(Job(id=JobId("ended"), run_at=START))
         busy.lose([candidate("lost")])
-        busy.put_back([candidate("doubtful")])
+        busy.put_back([candidate("doubtful"), candidate("released")])
+        busy.leave(Job(id=JobId("released"), run_at=START))
 
     store.hold_up = end_some
     async with polling(store, ready=ready, busy=busy):
         await looked(store, 1)
 
-    assert [each.id for each in ready.take(10)] == ["doubtful", "waits"]
+    assert [each.id for each in ready.take(10)] == ["doubtful", "released", "waits"]
 
 
 async def test_what_was_done_with_before_a_look_may_wait_again() -> None:
