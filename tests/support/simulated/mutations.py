@@ -18,6 +18,7 @@ from simulated.scenario import Profile
 from jobqueue import worker
 from jobqueue.clock import ServerClock
 from jobqueue.contention import Contention
+from jobqueue.dispatch import Busy
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, Claim, Job, JobId, Lease, Status
 from jobqueue.leases import Contact
@@ -28,6 +29,7 @@ from jobqueue.mongo.leases import MongoLeaseStore
 from jobqueue.mongo.moves import Outcome, Statement
 from jobqueue.mongo.outcomes import Outcomes, _Sent
 from jobqueue.outcome import Failed, Failure
+from jobqueue.poller import Poller
 from jobqueue.repository import Claimed, Window
 from jobqueue.worker import WorkerPool
 
@@ -273,6 +275,22 @@ def a_share_passes_over_what_is_more_urgent(stack: ExitStack) -> None:
     _patch(stack, Contention, "share", share)
 
 
+def queues_that_are_new_after_an_outage_are_passed_over(stack: ExitStack) -> None:
+    """Found by this simulation in the engine itself."""
+    _patch(stack, Poller, "_must_learn_of_queues", lambda self: not self._queues)
+
+
+def what_is_given_back_during_a_look_is_passed_over(stack: ExitStack) -> None:
+    """Found by this simulation in the engine itself."""
+    leave = Busy.leave
+
+    def forgetful(self: Busy, job: Job) -> None:
+        self._ids.add(job.id)
+        leave(self, job)
+
+    _patch(stack, Busy, "leave", forgetful)
+
+
 def promotion_does_not_look_at_the_state(stack: ExitStack) -> None:
     """What a client cancelled in the meantime comes to life again."""
 
@@ -320,6 +338,8 @@ SLOW_ZOMBIES = replace(ZOMBIES, latencies=(0.1, 0.2))
 way one call in forty of the lease thread takes longer than its patience, and owners without any trouble lose leases."""
 
 OUTAGES = replace(ZOMBIES, faults=("outage",), most_faults=8, jobs=(50, 60))
+SHORT_OUTAGES = replace(OUTAGES, fault_seconds=(0.9, 1.2), latencies=(0.05, 0.1), durations=((0.0, 0.1),))
+"""Over before a claim is given up, so that it is answered too late; with time for that during a look."""
 CHANGES_OF_PRIMARY = Profile(
     faults=("stepdown", "stepdown", "kill", "rolling restart"), call_faults=(0.0,), jobs=(30, 50), leases=(5.0,)
 )
@@ -327,6 +347,13 @@ LOST_ANSWERS = Profile(call_faults=(0.15,), jobs=(30, 50), leases=(5.0,))
 LATE_ANSWERS = Profile(most_faults=0, call_faults=(0.05,), jobs=(60, 80), leases=(5.0,))
 """Nothing else goes wrong, so that the reapers have the contact that they need."""
 CROWDED = Profile(faults=("freeze",), most_faults=2, call_faults=(0.0,), jobs=(60, 80), leases=(5.0,))
+NEW_QUEUES = Profile(
+    faults=("outage", "freeze", "partition of calls"),
+    jobs=(60, 80),
+    queues=tuple(f"queue-{number}" for number in range(100)),
+    flavours=("standalone",),
+)
+"""Nobody is told of a queue, so each is met by a look."""
 
 SHAPE = "a document is out of shape"
 ROBBED = "a lease was taken from an owner that was well"
@@ -361,6 +388,8 @@ MUTATIONS = [
     Mutation(time_is_that_of_the_machine, TOO_EARLY),
     Mutation(others_are_judged_by_a_clock_that_cannot_go_back, TOO_EARLY, CHANGES_OF_PRIMARY),
     Mutation(a_share_passes_over_what_is_more_urgent, PASSED_OVER, CROWDED),
+    Mutation(queues_that_are_new_after_an_outage_are_passed_over, PASSED_OVER, NEW_QUEUES),
+    Mutation(what_is_given_back_during_a_look_is_passed_over, PASSED_OVER, SHORT_OUTAGES),
     Mutation(promotion_does_not_look_at_the_state, SHAPE),
     Mutation(what_was_stored_a_moment_ago_is_taken_for_won, "an attempt was begun without a claim"),
     Mutation(what_was_stored_long_ago_is_taken_for_new, "an attempt has the wrong number or process"),

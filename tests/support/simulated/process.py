@@ -244,7 +244,7 @@ class SimulatedProcess:
             clock=clock,
             identifiers=Identifiers(Random(self._random.random())),
         )
-        witness = Witness(jobs, self.name, around.history, around.server, slots=self._settings.workers)
+        witness = Witness(jobs, self.name, around.history, around.server, settings=self._settings)
         engine = SimulatedEngine(
             self._settings,
             cast(JobRepository, witness),

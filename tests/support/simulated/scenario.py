@@ -81,6 +81,7 @@ class Profile:
     trouble: tuple[float, float] = (3.0, 7.0)
     """How long the trouble lasts, in leases."""
     latencies: tuple[float, ...] = (0.001, 0.005, 0.05)
+    queues: tuple[str, ...] = QUEUES
     flavours: tuple[str, ...] = ("replica set", "replica set", "standalone", "sharded", "embedded")
 
 
@@ -154,7 +155,7 @@ def _job(random: Random, profile: Profile, lease: float, calm_at: float) -> Plan
         plan=[_step(random, profile, lease) for _ in range(random.randint(0, 2))]
         + [_last_step(random, profile, lease)],
         name=f"job-{random.randrange(6)}" if random.random() < 0.15 else None,
-        queue=random.choice(QUEUES),
+        queue=random.choice(profile.queues),
         priority=random.choice([0, 0, 0, 5, -5]),
         max_retries=random.randint(1, 4),
         delay_seconds=random.choice([0.0, 0.0, 0.0, random.uniform(0.0, lease)]),

@@ -13,6 +13,7 @@ from jobqueue.errors import JobQueueError, LeaseLost, OutcomeUnknown, Unavailabl
 from jobqueue.job import Candidate, Claim, Job, JobId, JsonValue, Lease, LeaseId, Status
 from jobqueue.mongo import MongoJobRepository
 from jobqueue.repository import Claimed, Window
+from jobqueue.settings import Settings
 from jobqueue.worker import WorkerPool
 
 OUTCOMES = frozenset({"complete", "retry", "fail", "snooze", "release", "abandon", "quarantine"})
@@ -22,18 +23,21 @@ class Witness:
     """The repository of one process, as its engine sees it."""
 
     def __init__(
-        self, jobs: MongoJobRepository, process: str, history: History, server: SimulatedServer, *, slots: int
+        self, jobs: MongoJobRepository, process: str, history: History, server: SimulatedServer, *, settings: Settings
     ) -> None:
         self.jobs = jobs
         self.pool_of: Callable[[], WorkerPool | None] = lambda: None
         self._process = process
         self._history = history
         self._server = server
-        self._slots = slots
+        self._slots = settings.workers
+        self._poll_seconds = settings.poll_seconds
         self._claiming: dict[LeaseId, int] = {}
         self._reported: set[Claim] = set()
-        self._look_began_at = float("-inf")
-        self._head_seen_at = float("-inf")
+        self._queues_asked_at = float("-inf")
+        self._queues_answered_at = float("-inf")
+        self._head_seen_at: dict[str, float] = {}
+        self._others_seen_at = float("-inf")
         self._busy_then: frozenset[str] = frozenset()
 
     def __getattr__(self, name: str) -> Any:
@@ -68,17 +72,26 @@ class Witness:
     # Looks and claims
 
     async def known_queues(self) -> Sequence[str]:
-        self._look_began_at = self._now()
-        return await self.jobs.known_queues()
+        asked_at = self._now()
+        queues = await self.jobs.known_queues()
+        self._queues_asked_at, self._queues_answered_at = asked_at, self._now()
+        return queues
 
     async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
-        began_at = self._look_began_at
+        began_at, new_since = self._now(), self._new_since()
         window = await self.jobs.candidates(queues, after=after, limit=limit)
         if after is None:
-            self._head_seen_at = began_at
+            self._head_seen_at = dict.fromkeys(queues, began_at)
+            self._others_seen_at = new_since
             pool = self.pool_of()
             self._busy_then = frozenset(pool._busy.ids) if pool is not None else frozenset()
         return window
+
+    def _new_since(self) -> float:
+        """A look that begins now may pass over a queue that is new since then: since it was asked for them, and that is
+        no longer ago than a look may be."""
+        earliest = self._now() - self._poll_seconds
+        return self._queues_asked_at if self._queues_answered_at > earliest else earliest
 
     async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
         self._begin(job_ids, lease.id)
@@ -130,7 +143,8 @@ class Witness:
             and job["priority"] > lowest
             and job_id not in pool._busy.ids
             and job_id not in self._busy_then
-            and self._server.pending_since.get(job_id, float("inf")) < self._head_seen_at
+            and self._server.pending_since.get(job_id, float("inf"))
+            < self._head_seen_at.get(job["queue"], self._others_seen_at)
         ]
 
     # Outcomes
