@@ -117,16 +117,21 @@ class Reaper(Duty):
 
     async def step(self) -> bool:
         """Rescue one batch; nothing while contact has not been steady for long enough."""
-        if self._contact.steady_seconds(self._clock.monotonic()) < self._patience_seconds:
+        if not self._is_steady():
             return False
-        now = self._clock.now()
-        rescued = await self._jobs.rescue(cutoff=self._clock.surely_past() - self._margin, at=now, limit=BATCH)
+        # Looking for them may take as long as an outage, after which the server's clock may be another one.
+        rescued = await self._jobs.rescue(
+            cutoff=self._clock.surely_past() - self._margin, at=self._clock.now(), limit=BATCH, still=self._is_steady
+        )
         self._dispatcher.offer_candidates(rescued.requeued)
         counts = {"requeued": len(rescued.requeued), "failed": rescued.failed, "cancelled": rescued.cancelled}
         if any(counts.values()):
             self._observer.leases_expired(**counts)
             log.warning("leases expired", **counts)
         return sum(counts.values()) == BATCH
+
+    def _is_steady(self) -> bool:
+        return self._contact.steady_seconds(self._clock.monotonic()) >= self._patience_seconds
 
 
 class Stager(Duty):

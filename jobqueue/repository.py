@@ -421,9 +421,13 @@ class JobRepository(Protocol):
         """promote: scheduled -> pending for what is due."""
         ...
 
-    async def rescue(self, *, cutoff: datetime, at: datetime, limit: int) -> Rescued:
+    async def rescue(
+        self, *, cutoff: datetime, at: datetime, limit: int, still: Callable[[], bool] = lambda: True
+    ) -> Rescued:
         """rescue: processing -> pending (or failed, or cancelled) where the lease seen expired before `cutoff`;
-        the lease id *and* its expiry are in the write, so a lease renewed meanwhile is left alone."""
+        the lease id *and* its expiry are in the write, so a lease renewed meanwhile is left alone.
+
+        `still` is asked when they were seen: whether that may still be done, and by this `cutoff`."""
         ...
 
     async def release_orphans(self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime) -> int:

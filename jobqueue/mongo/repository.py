@@ -292,8 +292,10 @@ class MongoJobRepository:
     async def promote(self, *, now: datetime, limit: int) -> Promoted:
         return await self._sweeps.promote(now=now, limit=limit)
 
-    async def rescue(self, *, cutoff: datetime, at: datetime, limit: int) -> Rescued:
-        return await self._sweeps.rescue(cutoff=cutoff, at=at, limit=limit)
+    async def rescue(
+        self, *, cutoff: datetime, at: datetime, limit: int, still: Callable[[], bool] = lambda: True
+    ) -> Rescued:
+        return await self._sweeps.rescue(cutoff=cutoff, at=at, limit=limit, still=still)
 
     async def release_orphans(self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime) -> int:
         return await self._sweeps.release_orphans(lease_ids, known, at=at)

@@ -49,11 +49,13 @@ class Sweeps:
         await self._promote([document["_id"] for document in due], now=now)
         return Promoted(readable_candidates(due), now)
 
-    async def rescue(self, *, cutoff: datetime, at: datetime, limit: int) -> Rescued:
+    async def rescue(self, *, cutoff: datetime, at: datetime, limit: int, still: Callable[[], bool]) -> Rescued:
         """processing -> pending, failed or cancelled where the lease seen expired before `cutoff`.
 
         When another reaper is at the same jobs in the same moment, both may count them."""
         found = [document for document in await self._find_expired(cutoff, limit=limit) if _seen(document)]
+        if not still():
+            return Rescued()
         targets = {document["_id"]: _target(document) for document in found}
         statements = [_rescue(document, targets[document["_id"]], cutoff=cutoff, at=at) for document in found]
         won = await self._write_and_see(statements)

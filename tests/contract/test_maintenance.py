@@ -81,6 +81,16 @@ async def test_a_lease_that_is_renewed_while_the_reaper_looks_is_left_alone(benc
     await bench.jobs.complete(claim, None, at=NOW)
 
 
+async def test_nothing_is_rescued_when_contact_was_lost_while_the_reaper_looked(bench: Bench) -> None:
+    claim = await bench.running()
+    await bench.expire(claim)
+
+    rescued = await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10, still=lambda: False)
+
+    assert (list(rescued.requeued), rescued.failed, rescued.cancelled) == ([], 0, 0)
+    assert await bench.status(claim.job_id) is Status.PROCESSING
+
+
 async def test_a_job_that_was_taken_over_while_the_reaper_looks_is_left_alone(bench: Bench) -> None:
     claim = await bench.running()
     await bench.expire(claim)
