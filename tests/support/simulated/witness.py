@@ -133,7 +133,9 @@ class Witness:
     def _passed_over(self, job_ids: Sequence[JobId], pool: WorkerPool) -> list[str]:
         """Jobs of a higher priority than one of these, which this process has seen and could have claimed."""
         jobs = self._server.jobs()
-        lowest = min((jobs[job_id]["priority"] for job_id in job_ids if job_id in jobs), default=None)
+        # What was taken before the answer to the last look was there is claimed by what the one before it showed.
+        taken_since = [job_id for job_id in job_ids if job_id in jobs and job_id not in self._busy_then]
+        lowest = min((jobs[job_id]["priority"] for job_id in taken_since), default=None)
         if lowest is None:
             return []
         return [
