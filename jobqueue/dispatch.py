@@ -85,10 +85,13 @@ class Busy:
         """From now on these are claimed, run, or waited for here."""
         self._ids.update(candidate.id for candidate in candidates)
 
+    def finish(self, jobs: Iterable[Job]) -> None:
+        """What became of these is written: they do not wait any more, or for another time."""
+        if self._looking:
+            self._done.update(Candidate.of(job) for job in jobs)
+
     def leave(self, job: Job) -> None:
-        """This one is done with, unless it was put back before."""
-        if self._looking and job.id in self._ids:
-            self._done.add(Candidate.of(job))
+        """This one is not run here any more. If it was not finished here, it may wait again."""
         self._ids.discard(job.id)
 
     def lose(self, candidates: Sequence[Candidate]) -> None:

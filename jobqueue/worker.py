@@ -377,8 +377,8 @@ class WorkerPool:
 
     async def _report_alone(self, attempt: Attempt, ending: Ending) -> None:
         if await self._write(attempt.claim, lambda: self._record(attempt, ending)):
-            if isinstance(ending, Released):
-                self._busy.put_back([Candidate.of(attempt.job)])
+            if not isinstance(ending, Released):
+                self._busy.finish([attempt.job])
             self._tell([(attempt, ending)])
         else:
             self._observer.lease_lost(attempt.job)
@@ -400,6 +400,7 @@ class WorkerPool:
                 self._leave(attempt)
             raise
         written = [each for each, answer in settled if answer is None]
+        self._busy.finish(attempt.job for attempt, _ in written)
         for attempt, _ in written:
             self._leave(attempt)
         for each, answer in settled:

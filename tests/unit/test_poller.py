@@ -282,9 +282,11 @@ async def test_what_was_done_with_during_a_look_is_not_taken_for_waiting() -> No
 
     async def end_some() -> None:
         busy.take(store.found.candidates[:5])
-        busy.leave(Job(id=JobId("ended"), run_at=START))
+        ended = Job(id=JobId("ended"), run_at=START)
+        busy.finish([ended])
+        busy.leave(ended)
         busy.lose([candidate("lost")])
-        busy.put_back([candidate("doubtful"), candidate("released")])
+        busy.put_back([candidate("doubtful")])
         busy.leave(Job(id=JobId("released"), run_at=START))
 
     store.hold_up = end_some
@@ -298,7 +300,9 @@ async def test_what_was_done_with_before_a_look_may_wait_again() -> None:
     store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
     busy.take([candidate("again")])
     with busy.look():
-        busy.leave(Job(id=JobId("again"), run_at=START))
+        again = Job(id=JobId("again"), run_at=START)
+        busy.finish([again])
+        busy.leave(again)
     store.found = Window([candidate("again")], complete=True)
     async with polling(store, ready=ready, busy=busy):
         await looked(store, 1)
@@ -311,7 +315,7 @@ async def test_what_waits_again_for_another_time_is_not_passed_over() -> None:
     store.found = Window([Candidate(0, START, JobId("retried"), "default")], complete=True)
 
     async def fail_it() -> None:
-        busy.leave(Job(id=JobId("retried"), run_at=START - timedelta(seconds=1)))
+        busy.finish([Job(id=JobId("retried"), run_at=START - timedelta(seconds=1))])
 
     store.hold_up = fail_it
     async with polling(store, ready=ready, busy=busy):

@@ -280,15 +280,15 @@ def queues_that_are_new_after_an_outage_are_passed_over(stack: ExitStack) -> Non
     _patch(stack, Poller, "_must_learn_of_queues", lambda self: not self._queues)
 
 
-def what_is_given_back_during_a_look_is_passed_over(stack: ExitStack) -> None:
+def what_is_given_back_or_taken_away_during_a_look_is_passed_over(stack: ExitStack) -> None:
     """Found by this simulation in the engine itself."""
     leave = Busy.leave
 
-    def forgetful(self: Busy, job: Job) -> None:
-        self._ids.add(job.id)
+    def finished(self: Busy, job: Job) -> None:
+        self.finish([job])
         leave(self, job)
 
-    _patch(stack, Busy, "leave", forgetful)
+    _patch(stack, Busy, "leave", finished)
 
 
 def promotion_does_not_look_at_the_state(stack: ExitStack) -> None:
@@ -389,7 +389,7 @@ MUTATIONS = [
     Mutation(others_are_judged_by_a_clock_that_cannot_go_back, TOO_EARLY, CHANGES_OF_PRIMARY),
     Mutation(a_share_passes_over_what_is_more_urgent, PASSED_OVER, CROWDED),
     Mutation(queues_that_are_new_after_an_outage_are_passed_over, PASSED_OVER, NEW_QUEUES),
-    Mutation(what_is_given_back_during_a_look_is_passed_over, PASSED_OVER, SHORT_OUTAGES),
+    Mutation(what_is_given_back_or_taken_away_during_a_look_is_passed_over, PASSED_OVER, SHORT_OUTAGES),
     Mutation(promotion_does_not_look_at_the_state, SHAPE),
     Mutation(what_was_stored_a_moment_ago_is_taken_for_won, "an attempt was begun without a claim"),
     Mutation(what_was_stored_long_ago_is_taken_for_new, "an attempt has the wrong number or process"),
