@@ -9,7 +9,8 @@ from datetime import datetime
 from wired_pool import Wire, waiting, wired_pool
 
 from jobqueue.errors import OutcomeUnknown
-from jobqueue.job import Claim, JobId, JsonValue
+from jobqueue.job import Claim, JobId, JsonValue, Lease
+from jobqueue.repository import Claimed, Window
 from jobqueue.tasks import Registry
 from jobqueue.worker import WorkerPool
 
@@ -49,11 +50,55 @@ async def test_a_completion_that_is_not_acknowledged_with_others_is_repeated_and
 
     assert wire.together == [10]
     assert [claim.job_id for claim in pool.running] == wire.alone
-    await _end(pool, poller, wire)
+    wire.may_be_written.set()
+    await _end(pool, poller)
     assert not pool.running
 
 
-async def _end(pool: WorkerPool, poller: asyncio.Task[None], wire: Doubtful) -> None:
-    wire.may_be_written.set()
+class Belated(Wire):
+    """Answers the second look as of its beginning: what was completed during it still waited."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(waiting(count))
+        self.claimed_ids: list[JobId] = []
+        self.looks_again = asyncio.Event()
+        self.looks_once_more = asyncio.Event()
+        self._shown: list[Window] = []
+
+    async def candidates(self, queues: object, *, after: object, limit: int) -> Window:
+        self._shown.append(await super().candidates(queues, after=after, limit=limit))
+        if len(self._shown) == 2:
+            self.looks_again.set()
+            await self.all_completed.wait()
+            await asyncio.sleep(0)  # until the pool was told so
+            return self._shown[0]
+        if len(self._shown) == 3:
+            self.looks_once_more.set()
+        return self._shown[-1]
+
+    async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
+        self.claimed_ids += job_ids
+        return await super().claim(job_ids, lease, at=at)
+
+
+async def test_what_was_completed_during_a_look_is_not_claimed_again() -> None:
+    registry, wire = Registry(), Belated(10)
+
+    @registry.task("noop")
+    async def noop() -> None:
+        pool.poller.refresh()
+        await wire.looks_again.wait()
+
+    pool = wired_pool(wire, registry)
+    poller = asyncio.create_task(pool.poller.run())
+    await asyncio.wait_for(wire.looks_again.wait(), 30)
+    pool.poller.refresh()
+    await asyncio.wait_for(wire.looks_once_more.wait(), 30)
+
+    assert len(wire.claimed_ids) == 10
+    await _end(pool, poller)
+
+
+async def _end(pool: WorkerPool, poller: asyncio.Task[None]) -> None:
     poller.cancel()
     await pool.stop(grace_seconds=10, flush_seconds=10)
