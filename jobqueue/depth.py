@@ -2,7 +2,7 @@
 
 What waits is counted in the store, at most once a second; what this process let in since is added. So one process
 never goes beyond the limit, and each of several by what the others let in since its last count. A refusal between
-two counts costs nothing.
+two counts costs nothing. While less than half of the limit waits nobody is kept waiting by a count.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ COUNT_SECONDS = 1.0
 COUNT_FACTOR = 10
 """Counting may take a tenth of the time at most: where it is slow, its answer is kept longer."""
 
+BELIEVED_SECONDS = 10.0
+"""So old a count may be that says that there is plenty of room, while the next one is under way."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +37,7 @@ class Depth:
         self._counted: int | None = None
         self._let_in = 0
         self._under_way = 0
+        self._counted_at = float("-inf")
         self._expires = float("-inf")
         self._counting: asyncio.Task[None] | None = None
         self._told = False
@@ -50,15 +53,16 @@ class Depth:
         return self._clock.monotonic() >= self._expires
 
     async def refresh(self) -> None:
-        """Count again when that is due. Raises `Unavailable`."""
+        """Count again when that is due, and wait for it unless there is plenty of room. Raises `Unavailable`."""
         if not self.is_old:
             return
         if self._counting is None:
             self._counting = asyncio.create_task(self._recount(), name="count what waits")
             self._counting.add_done_callback(self._counted_again)
         elif self._counted is not None:
-            return  # somebody else waits for the new count; until then the old one is right for this process
-        await asyncio.shield(self._counting)
+            return  # somebody else began the new count; until then the old one is right for this process
+        if not self._has_plenty():
+            await asyncio.shield(self._counting)
 
     def let_in(self, jobs: int) -> None:
         """Make room for so many. They are under way until `settle`. Raises `QueueFull`."""
@@ -80,13 +84,18 @@ class Depth:
         self._told = False
         # Whether those that were under way are in that number is not known.
         self._let_in += under_way - let_in
-        now = self._clock.monotonic()
+        self._counted_at = now = self._clock.monotonic()
         self._expires = now + max(COUNT_SECONDS, COUNT_FACTOR * (now - started))
 
     def _counted_again(self, counting: asyncio.Task[None]) -> None:
         self._counting = None
         if not counting.cancelled():
             counting.exception()  # seen by whoever waits for it, if anybody still does
+
+    def _has_plenty(self) -> bool:
+        if self._counted is None or self._clock.monotonic() - self._counted_at >= BELIEVED_SECONDS:
+            return False
+        return 2 * (self._counted + self._let_in) <= self._limit
 
     def _tell(self, waiting: int) -> None:
         # Once for each count: a line for each refusal would cost more than the refusal.

@@ -9,10 +9,11 @@ from typing import cast
 import pytest
 from hand_clock import HandClock
 from memory_jobs import MemoryJobs
+from observers import eventually
 from structlog.testing import capture_logs
 
 from jobqueue.admission import MAX_QUEUES_WATCHED, Admission, AdmissionLimits
-from jobqueue.depth import COUNT_FACTOR, Depth
+from jobqueue.depth import BELIEVED_SECONDS, COUNT_FACTOR, Depth
 from jobqueue.errors import DuplicateJob, OutcomeUnknown, QueueFull, RateLimited, Unavailable
 from jobqueue.job import Job, JobId
 from jobqueue.rate_limit import LEASES_A_SECOND, SECOND, RateLimit, draw
@@ -120,7 +121,7 @@ async def test_many_who_come_at_once_are_counted_for_together(clock: HandClock) 
 
 
 async def test_nobody_waits_for_a_new_count_but_who_began_it(clock: HandClock) -> None:
-    counted = Counted(clock)
+    counted = Counted(clock, waiting=6)
     depth = depth_of(counted, 10)
     await depth.refresh()
     clock.seconds, counted.hold, counted.began = 5.0, asyncio.Event(), asyncio.Event()
@@ -134,9 +135,44 @@ async def test_nobody_waits_for_a_new_count_but_who_began_it(clock: HandClock) -
     await beginner
 
 
+async def test_nobody_waits_for_a_new_count_while_there_is_plenty_of_room(clock: HandClock) -> None:
+    counted = Counted(clock, waiting=3)
+    depth = depth_of(counted, 10)
+    await depth.refresh()
+    depth.let_in(2)
+    clock.seconds, counted.waiting, counted.hold, counted.began = 1.0, 9, asyncio.Event(), asyncio.Event()
+
+    await depth.refresh()
+    await counted.began.wait()
+    assert not await full(depth)
+    counted.hold.set()
+    await eventually(lambda: full(depth), seconds=20, what="the new count is there")
+
+
+async def test_a_count_of_some_time_ago_is_not_believed_however_much_room_it_saw(clock: HandClock) -> None:
+    counted = Counted(clock, waiting=3)
+    depth = depth_of(counted, 10)
+    await depth.refresh()
+    clock.seconds, counted.waiting = BELIEVED_SECONDS, 10
+
+    await depth.refresh()
+
+    with pytest.raises(QueueFull):
+        depth.let_in(1)
+
+
+async def full(depth: Depth) -> bool:
+    try:
+        depth.let_in(1)
+    except QueueFull:
+        return True
+    depth.settle(1, not_stored=1)
+    return False
+
+
 async def test_what_is_let_in_while_it_is_counted_is_not_forgotten(clock: HandClock) -> None:
     """Nor what was on its way into the store when the count began: the count may not have seen it."""
-    counted = Counted(clock)
+    counted = Counted(clock, waiting=2)
     depth = depth_of(counted, 10)
     await depth.refresh()
     depth.let_in(4)
@@ -149,7 +185,7 @@ async def test_what_is_let_in_while_it_is_counted_is_not_forgotten(clock: HandCl
     counted.hold.set()
     await counting
 
-    depth.let_in(3)
+    depth.let_in(1)
     with pytest.raises(QueueFull):
         depth.let_in(1)
 
