@@ -40,8 +40,12 @@ TOUCH_AGAIN = timedelta(hours=1)
 
 SIGNAL_SECONDS = 0.01
 SIGNALS_AT_ONCE = 10
-"""So many signals of a process go without delay, then one in so many seconds, for all jobs that came meanwhile; and who
-listens asks again without delay so many times, then in step. It is what a job waits at most to be heard of."""
+"""So many signals of a process go without delay, then one in so many seconds, for all jobs that came meanwhile."""
+
+QUESTION_SECONDS = 0.005
+QUESTIONS_AT_ONCE = 20
+"""Who listens asks again without delay so many times, then in step: what a job waits at most to be heard of. One build
+of the embedded server answers after every write, whether or not it is one to be told of."""
 
 MOST_TOLD = 20
 """With more candidates a signal names none of them."""
@@ -58,7 +62,7 @@ class Wakeups:
         self._unsent: defaultdict[str, list[Candidate]] = defaultdict(list)
         self._signalled_at = EPOCH
         self._pace = Pace(SIGNAL_SECONDS, burst=SIGNALS_AT_ONCE, clock=clock)
-        self._questions = Pace(SIGNAL_SECONDS, burst=SIGNALS_AT_ONCE, clock=clock)
+        self._questions = Pace(QUESTION_SECONDS, burst=QUESTIONS_AT_ONCE, clock=clock)
         self._sender: asyncio.Task[None] | None = None
         self._counts = Cached(self._count, clock)
 
@@ -97,11 +101,9 @@ class Wakeups:
         on_open()
         try:
             while True:
-                changes = await stream.next()
-                for signal in self._heard(changes):
+                for signal in self._heard(await stream.next()):
                     yield signal
-                if changes:
-                    await asyncio.sleep(self._questions.reserve())
+                await asyncio.sleep(self._questions.reserve())
         finally:
             self._store.calls.spawn(stream.close())
 

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from jobqueue.app import Engine
 from jobqueue.job import Job, JsonValue, Status
-from jobqueue.mongo.wakeups import SIGNAL_SECONDS, SIGNALS_AT_ONCE
+from jobqueue.mongo.wakeups import QUESTION_SECONDS, QUESTIONS_AT_ONCE, SIGNAL_SECONDS, SIGNALS_AT_ONCE
 from jobqueue.service import JobService, NewJob
 from jobqueue.settings import Settings
 from jobqueue.tasks import Registry
@@ -237,7 +237,7 @@ async def test_a_worker_that_hears_of_job_after_job_asks_in_step(settings: Setti
         seconds = time.monotonic() - began
 
     questions = sum(command.name == "getMore" for command in commands)
-    assert 0 < questions <= SIGNALS_AT_ONCE + seconds / SIGNAL_SECONDS + 2, Budget(commands)
+    assert 0 < questions <= QUESTIONS_AT_ONCE + seconds / QUESTION_SECONDS + 2, Budget(commands)
 
 
 async def test_many_looks_at_the_same_moment_share_a_few_reads(settings: Settings, stack: AsyncExitStack) -> None:
