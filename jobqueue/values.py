@@ -4,18 +4,22 @@ Whatever passes here can be stored by BSON and comes back exactly as it went in:
 numbers, well-formed text, no NUL in keys, no key twice, bounded depth. Bytes are read by the standard library's
 C scanner, since it alone tells about repeated keys, NaN and numbers of any length through hooks; orjson and
 pydantic-core let the last of two equal keys win. The hooks only leave marks: where a quick look is not content, one
-iterative walk finds these and everything else that is wrong, and knows where it is. Linear in the size of the input;
-nothing here does I/O.
+iterative walk finds these and everything else that is wrong, and knows where it is. Small texts in which nothing can
+be wrong are told by counting (`decode_plain`), and read by pydantic-core. Linear in the size of the input; nothing
+here does I/O.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from pydantic_core import from_json, to_json
 
 from jobqueue.errors import FieldProblem, InvalidJob
 from jobqueue.job import JsonValue
@@ -31,6 +35,14 @@ MAX_PROBLEMS = 20
 INT64 = range(-(2**63), 2**63)
 LONGEST_INT64 = len(str(INT64[0]))
 BEYOND_INT64 = 2**63
+
+PLAIN_BYTES = 4096
+"""Texts longer than this are for the scanner, which is quicker at passing over long strings."""
+
+LONG_DIGITS = re.compile(rb"[0-9]{%d}" % (LONGEST_INT64 - 1))
+"""Without so many digits in a row no integer is beyond 64 bits."""
+
+NOT_PLAIN: Final = object()
 
 Path: TypeAlias = "tuple[Path | None, str | int]"
 """Where a value is, from the inside out; the root is under None. Only rendered when there is a problem to show."""
@@ -59,6 +71,23 @@ def decode_json(body: bytes) -> JsonValue:
     except RecursionError:
         # The scanner gives up at the interpreter's limit, in linear time and far beyond what is allowed.
         raise _malformed(TOO_DEEP) from None
+
+
+def decode_plain(body: bytes) -> JsonValue:
+    """What `decode_json` makes of a JSON text in which `check_value` finds nothing wrong, in a third of the time of
+    both; `NOT_PLAIN` when a glance cannot tell that it is such a one."""
+    if len(body) > PLAIN_BYTES or b"\\" in body or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        return NOT_PLAIN
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return NOT_PLAIN
+    # Without escapes a colon stands behind a key or, as it is, in a string. So as many are written as were read unless
+    # a member is gone, as the first of two with the same key is.
+    written = to_json(value)
+    if written.count(b":") != body.count(b":") or b"Infinity" in written or LONG_DIGITS.search(body):
+        return NOT_PLAIN
+    return value
 
 
 def render_pointer(path: Path) -> str:

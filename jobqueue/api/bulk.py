@@ -87,7 +87,7 @@ def _line(line: bytes) -> Item:
     def read(limit: int) -> NewJob:
         if len(line) > limit:
             raise too_large(limit)
-        return NewJobBody.read(decode_json(line)).to_new_job()
+        return NewJobBody.read_json(line).to_new_job()
 
     return read
 

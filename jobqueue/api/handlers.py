@@ -52,7 +52,7 @@ from jobqueue.errors import JobNotFound, Unavailable
 from jobqueue.job import LogLine, Status
 from jobqueue.prometheus import PrometheusMetrics
 from jobqueue.service import JobService, NewJob
-from jobqueue.values import check_value, decode_json
+from jobqueue.values import check_value
 
 MAX_ID_LENGTH = 128
 
@@ -99,7 +99,7 @@ API = web.AppKey("api", Api)
 
 async def create_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     body = await read_json_body(request, limit=api.limits.max_payload_bytes)
-    enqueued = await enqueue_as_asked(api.service, request, NewJobBody.read(decode_json(body)).to_new_job())
+    enqueued = await enqueue_as_asked(api.service, request, NewJobBody.read_json(body).to_new_job())
     headers = {hdrs.LOCATION: job_path(enqueued.job.id), **replay_headers(enqueued)}
     return job_answer(enqueued.job, status=201, headers=headers)
 
@@ -169,7 +169,7 @@ async def delete_dead_letters(api: Api, request: web.Request, query: NoQuery) ->
 async def enqueue(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     # The short form of `create_job`: without a body it enqueues a job that has nothing but defaults.
     body = await read_json_body(request, limit=api.limits.max_payload_bytes) if request.can_read_body else b""
-    new = NewJobBody.read(decode_json(body)).to_new_job() if body else NewJob()
+    new = NewJobBody.read_json(body).to_new_job() if body else NewJob()
     enqueued = await enqueue_as_asked(api.service, request, new)
     short = Accepted(id=enqueued.job.id, status=enqueued.job.status)
     return answer(short, status=202, headers=replay_headers(enqueued))
@@ -230,7 +230,7 @@ async def _show_job(api: Api, request: web.Request, job_id: str, *, wait: float)
 
 
 async def _read_which(api: Api, request: web.Request) -> RedriveBody:
-    return RedriveBody.read(decode_json(await read_json_body(request, limit=api.limits.max_payload_bytes)))
+    return RedriveBody.read_json(await read_json_body(request, limit=api.limits.max_payload_bytes))
 
 
 async def _show_status(api: Api, job_id: str) -> web.Response:

@@ -49,7 +49,15 @@ from jobqueue.job import (
 )
 from jobqueue.repository import DatabaseState, JobFilter, QueueCount, WorkerRecord
 from jobqueue.service import NewJob
-from jobqueue.values import MAX_DEPTH, MAX_PROBLEMS, check_value, escape_pointer
+from jobqueue.values import (
+    MAX_DEPTH,
+    MAX_PROBLEMS,
+    NOT_PLAIN,
+    check_value,
+    decode_json,
+    decode_plain,
+    escape_pointer,
+)
 
 DAY_SECONDS = 86_400
 MAX_DELAY_SECONDS = 100 * 365 * DAY_SECONDS
@@ -66,6 +74,7 @@ NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 OWN_WORDS = {
     "extra_forbidden": "is no field that is known here",
     "model_type": "must be a JSON object",
+    "string_pattern_mismatch": "must be 1 to 128 characters out of letters, digits, '.', '_', ':' and '-'",
     "string_too_short": "must not be empty",
     "string_too_long": f"must have at most {MAX_TAG_LENGTH} characters",
     "too_long": f"must have at most {MAX_TAGS} items",
@@ -79,12 +88,6 @@ OWN_WORDS = {
 def _problem(kind: str, message: str) -> PydanticCustomError:
     # A message is a literal of ours, never the client's text; braces in it would be read as a template.
     return PydanticCustomError(kind, message)
-
-
-def _check_name(text: str) -> str:
-    if not NAME_PATTERN.fullmatch(text):
-        raise _problem("name", "must be 1 to 128 characters out of letters, digits, '.', '_', ':' and '-'")
-    return text
 
 
 def _check_id(text: str) -> str:
@@ -153,12 +156,10 @@ T = TypeVar("T")
 Optional = Annotated[T | None, Field(default=None), BeforeValidator(_refuse_null)]
 """An input that may be left out, but not be null."""
 
-NAME_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"})
-Name = Annotated[str, AfterValidator(_check_name), NAME_SCHEMA]
+Name = Annotated[str, Field(pattern=f"^{NAME_PATTERN.pattern}$")]
 NewId = Annotated[
-    str,
+    Name,
     AfterValidator(_check_id),
-    AfterValidator(_check_name),
     BeforeValidator(_number_to_id),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$"}, {"type": "integer"}]}),
 ]
@@ -249,6 +250,12 @@ class Body(Input):
             problems = _joined(problems, error.problems)
         raise InvalidJob(problems[:MAX_PROBLEMS])
 
+    @classmethod
+    def read_json(cls, body: bytes) -> Self:
+        """The same for a body as it was sent."""
+        plain = decode_plain(body)
+        return super().read(plain) if plain is not NOT_PLAIN else cls.read(decode_json(body))
+
 
 class BackoffBody(Input):
     """How long a job waits after failed attempts."""
@@ -281,9 +288,11 @@ class NewJobBody(Body):
     run_at: Optional[Timestamp] = Field(None, description="not before this time")
     delay_seconds: Optional[DelaySeconds] = Field(None, description="not before so many seconds from now")
     timeout_seconds: Optional[PositiveSeconds] = Field(None, description="limit of one attempt")
-    # Made, since a list that is given would be copied with `deepcopy` for every job.
+    # As in NewJob: what is by default there must be so here.
     tags: Annotated[list[Tag], Field(max_length=MAX_TAGS)] = Field(
-        default_factory=list, json_schema_extra={"default": []}, description="to find it by"
+        default=(),  # type: ignore[arg-type]
+        json_schema_extra={"default": []},
+        description="to find it by",
     )
     backoff: Optional[BackoffBody] = Field(None, description="where it is to differ from that of its task")
     fault: Optional[Fault] = Field(None, description="how to fail on purpose; only where JOBQUEUE_FAULTS=true is set")
@@ -303,11 +312,8 @@ class NewJobBody(Body):
 
     def to_new_job(self) -> NewJob:
         """The same, as the service wants it."""
-        fields = vars(self)
-        given = {name: fields[name] for name in self.model_fields_set}
-        if self.backoff is not None:
-            given["backoff"] = Backoff(**self.backoff.model_dump())
-        return NewJob(**given)
+        new = NewJob(**vars(self))
+        return new if self.backoff is None else new._replace(backoff=Backoff(**self.backoff.model_dump()))
 
 
 BulkBody = Annotated[list[NewJobBody], Field(max_length=MAX_BULK_ITEMS)]

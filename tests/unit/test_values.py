@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from enum import StrEnum
+from random import Random
 from typing import Any
 
 import pytest
 
 from jobqueue.errors import FieldProblem, InvalidJob
-from jobqueue.values import MAX_DEPTH, MAX_PROBLEMS, check_value, decode_json, escape_pointer
+from jobqueue.values import (
+    MAX_DEPTH,
+    MAX_PROBLEMS,
+    NOT_PLAIN,
+    PLAIN_BYTES,
+    check_value,
+    decode_json,
+    decode_plain,
+    escape_pointer,
+)
 
 
 def problems_of(body: bytes) -> list[FieldProblem]:
@@ -190,3 +200,64 @@ def test_problems_come_in_the_order_of_the_text() -> None:
 def test_pointers_begin_where_the_value_stands() -> None:
     assert check_value([float("nan")], pointer="/result")[0].pointer == "/result/0"
     assert escape_pointer("a/b~c") == "a~1b~0c"
+
+
+STRUCTURE = ("{", "}", "[", "]", ",", ":", " ", "\t", "\f")
+KEYS = ('"a"', '"b"', '"a:b"', '"type"', '""')
+NUMBERS = (
+    *("0", "-0", "-0.0", "01", "1.5", "1.", ".5", "1e5", "1E+2", "1e400", "-1e400", "5e-324", "0.30000000000000004"),
+    *("1" * 18, "9" * 19, "1" * 400, "1.7976931348623159e308", "NaN", "Infinity", "-Infinity"),
+)
+TEXTS = ('"NaN"', '"\\u0000"', '"\\u003a"', '"\\ud800"', '"\xe4"', '"\x01"', '"\x00"', "\ufeff", "'a'", "//")
+VALUES = (*KEYS, *NUMBERS, *TEXTS, "null", "true")
+"""What texts are made of that are JSON, nearly JSON, or hold what may not enter."""
+
+
+def _text(random: Random, levels: int) -> str:
+    """A JSON text, but for what a piece spoils."""
+    if levels == 0 or random.random() < 0.3:
+        return random.choice(VALUES)
+    items = [_text(random, levels - 1) for _ in range(random.randrange(4))]
+    if random.random() < 0.4:
+        return "[" + ", ".join(items) + "]"
+    return "{" + ",".join(f"{random.choice(KEYS)}: {item}" for item in items) + "}"
+
+
+def _is_plain(body: bytes) -> bool:
+    """Whether it was taken at a glance; then the walk must have nothing against it."""
+    value = decode_plain(body)
+    if value is NOT_PLAIN:
+        return False
+    slowly = decode_json(body)
+    assert check_value(slowly) == []
+    assert json.dumps(value) == json.dumps(slowly)  # tells 1 from 1.0 and from true, 0.0 from -0.0
+    return True
+
+
+def test_what_is_taken_at_a_glance_is_what_the_walk_would_have_taken() -> None:
+    random = Random(20260202)
+
+    texts = [_text(random, 4) for _ in range(20_000)]
+    soups = ["".join(random.choices(STRUCTURE + VALUES, k=random.randrange(1, 8))) for _ in range(20_000)]
+    taken = [text for text in texts + soups if _is_plain(text.encode())]
+
+    assert len(taken) > 2_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1, "a": 2}',
+        b'{"a": 1, "a": "\\u003a"}',  # an escape that makes up for the colon that is gone
+        b'{"a": {"b": 1}, "a": {"b": 1}}',
+        b'{"a:": 1, "a:": 2}',
+        b"[1e400]",
+        b"[9223372036854775808]",
+        b'["\\ud800"]',
+        b"[" * MAX_DEPTH + b"[]" + b"]" * MAX_DEPTH,
+        b'"\xed\xa0\x80"',
+        b'"' + b"x" * PLAIN_BYTES + b'"',
+    ],
+)
+def test_in_case_of_doubt_the_walk_decides(body: bytes) -> None:
+    assert not _is_plain(body)

@@ -24,7 +24,6 @@ from jobqueue.api.handlers import Api
 from jobqueue.api.schemas import Body, NoQuery
 from jobqueue.errors import InvalidJob
 from jobqueue.job import Absent, Document
-from jobqueue.values import decode_json
 
 GRAPHQL_JSON = "application/graphql-response+json"
 OVER_HTTP = (OperationType.QUERY, OperationType.MUTATION)
@@ -68,7 +67,7 @@ async def execute_graphql(api: Api, request: web.Request, query: NoQuery) -> web
     """Execute one query or mutation."""
     given = await read_json_body(request, limit=api.limits.max_payload_bytes)
     try:
-        body = GraphQLBody.read(decode_json(given))
+        body = GraphQLBody.read_json(given)
     except InvalidJob as error:
         return _answer(request, {"errors": [error_of(error).formatted]}, status=400)
     answer = await _execute(api, body)
