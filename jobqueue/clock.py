@@ -52,6 +52,7 @@ class ServerClock:
         self._local = local or _steady(monotonic)
         self._monotonic = monotonic
         self._offset = timedelta(0)
+        self._offset_seconds = 0.0
         self._latest = EPOCH
         self._latest_milliseconds = 0
         self._measured: tuple[datetime, float] | None = None
@@ -64,7 +65,7 @@ class ServerClock:
 
     def now(self) -> datetime:
         """The server's time as far as this process knows it."""
-        milliseconds = int((self._local() + self._offset.total_seconds()) * 1000)
+        milliseconds = int((self._local() + self._offset_seconds) * 1000)
         with self._lock:
             # Asked several times per job: a date is only made when the millisecond is a new one.
             if milliseconds > self._latest_milliseconds:
@@ -90,7 +91,7 @@ class ServerClock:
     def correct(self, offset: timedelta) -> bool:
         """Take a newly measured offset. Returns whether it was a step rather than drift."""
         step = abs(offset - self._offset) > CLOCK_STEP
-        self._offset = offset
+        self._offset, self._offset_seconds = offset, offset.total_seconds()
         self._measured = self.local_now() + offset, self.monotonic()
         return step
 
@@ -150,7 +151,8 @@ class Identifiers:
     def job_id(self, now: datetime) -> JobId:
         """24 hex digits in the layout of an ObjectId: seconds, process, counter. Jobs created in one second
         by one process sort in the order of their creation."""
-        self._see(now)
+        if now is not self._moment:
+            self._see(now)
         self._counter = (self._counter + 1) & 0xFFFFFF
         return JobId(f"{self._prefix}{self._counter:06x}")
 
@@ -168,13 +170,13 @@ class Identifiers:
 
     def seq(self, now: datetime) -> int:
         """Creation order: microseconds with random low bits, strictly increasing in this process, an int64."""
-        self._see(now)
+        if now is not self._moment:
+            self._see(now)
         self._last_seq = max(self._last_seq + 1, self._micros + self._random.getrandbits(9))
         return self._last_seq
 
     def _see(self, now: datetime) -> None:
-        # The clock gives one and the same object to all jobs of a millisecond.
-        if now is not self._moment:
-            self._moment, timestamp = now, now.timestamp()
-            self._prefix = f"{int(timestamp) & 0xFFFFFFFF:08x}{self._process:010x}"
-            self._micros = int(timestamp * 1000) * 1000
+        # Once for all jobs of a millisecond: the clock gives them one and the same object.
+        self._moment, timestamp = now, now.timestamp()
+        self._prefix = f"{int(timestamp) & 0xFFFFFFFF:08x}{self._process:010x}"
+        self._micros = int(timestamp * 1000) * 1000

@@ -295,7 +295,8 @@ class JobService:
             raise InvalidJob([FieldProblem("/fault", "is only taken where JOBQUEUE_FAULTS=true is set")])
         now = self._clock.now()
         run_at = self._run_at(new, now)
-        return Job(
+        # Whoever wants a job has had it checked.
+        return Job.model_construct(
             id=JobId(new.id) if new.id is not None else self._identifiers.job_id(now),
             type=new.type,
             queue=new.queue,

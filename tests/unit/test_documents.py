@@ -10,12 +10,14 @@ import pytest
 from bson import DatetimeMS, Decimal128, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
 
+from jobqueue.api.answers import encode
 from jobqueue.job import (
     EPOCH,
     AttemptError,
     Backoff,
     Job,
     JobId,
+    JobView,
     LastOutcome,
     Lease,
     LeaseId,
@@ -47,6 +49,32 @@ def test_a_document_reads_back_as_the_job_it_was_made_of() -> None:
     job = Job(id=JobId("a"), payload={"$x": 1}, run_at=NOW, tags=["t"], seq=2**62, fault={"kind": "x"}, result=[1])
 
     assert read_document(through_bson(to_document(job))) == job
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": JobId("a")},
+        {"id": JobId("a"), "payload": {"a": [1.5, None]}, "tags": ["t"], "priority": 9, "seq": 2**62, "insert_id": "i"},
+        {"id": JobId("a"), "status": Status.SCHEDULED, "run_at": NOW, "timeout_seconds": 1.5, "fault": {"crash": True}},
+        {
+            "id": JobId("a"),
+            "backoff": Backoff(base_seconds=1.0),
+            "idempotency_key": "k",
+            "fingerprint": "f",
+            "tags": None,
+        },
+    ],
+)
+def test_a_job_is_the_same_whether_its_values_are_checked_or_known_to_be_right(fields: dict[str, Any]) -> None:
+    checked, known = Job(**fields), Job.model_construct(**fields)
+
+    assert known == checked
+    assert list(vars(known)) == list(vars(checked))
+    assert known.model_fields_set == checked.model_fields_set
+    assert encode(known, JobView) == encode(checked, JobView)
+    assert to_document(known) == to_document(checked)
+    assert known.model_copy(update={"queue": "q"}) == checked.model_copy(update={"queue": "q"})
 
 
 def test_every_field_is_stored_as_its_model_says() -> None:
