@@ -45,6 +45,8 @@ class Admitted:
 
     Entering lets in all of them or none. Raises `QueueFull`, `RateLimited`, `Unavailable`."""
 
+    __slots__ = ("_bounds", "_entered", "_jobs", "_not_stored", "_rate", "_taken")
+
     def __init__(self, jobs: int, bounds: Sequence[Bound], rate: RateLimit | None) -> None:
         self._jobs = jobs
         self._bounds = bounds
@@ -62,7 +64,9 @@ class Admitted:
             if bound.depth.is_old:
                 await bound.depth.refresh()
         try:
-            self._enter()
+            for bound in self._bounds:
+                bound.depth.let_in(bound.jobs)
+                self._entered += 1
             if self._rate is not None:
                 await self._rate.take(self._jobs)
                 self._taken = True
@@ -76,11 +80,6 @@ class Admitted:
     ) -> None:
         self._leave(error)
 
-    def _enter(self) -> None:
-        for bound in self._bounds:
-            bound.depth.let_in(bound.jobs)
-            self._entered += 1
-
     def _leave(self, error: BaseException | None) -> None:
         none_stored = isinstance(error, JobQueueError) and not isinstance(error, OutcomeUnknown)
         if self._rate is not None and self._taken:
@@ -89,6 +88,8 @@ class Admitted:
             depth.settle(jobs, not_stored=jobs if none_stored else self._returned(queue))
 
     def _returned(self, queue: str | None) -> int:
+        if not self._not_stored:
+            return 0
         return sum(self._not_stored.values()) if queue is None else self._not_stored.get(queue, 0)
 
 

@@ -116,16 +116,18 @@ class GroupCommit(Generic[Item, Answer]):
         and so is `Undelivered`, for those that have none after `seconds`."""
         if not items:
             return []
-        caller = self._line_up(items)
-        timer = asyncio.get_running_loop().call_later(seconds, caller.wake) if seconds is not None else None
+        loop = asyncio.get_running_loop()
+        caller = self._line_up(items, loop.create_future())
+        timer = loop.call_later(seconds, caller.wake) if seconds is not None else None
         try:
             await caller.woken
         finally:
             if timer is not None:
                 timer.cancel()
-        if caller.missing:
-            self._withdraw(caller)
-        return caller.answers.copy()
+        if not caller.missing:
+            return caller.answers
+        self._withdraw(caller)
+        return caller.answers.copy()  # of those that were sent, answers may come yet
 
     async def aclose(self) -> None:
         """Take nothing more, and return when everything that was taken is answered."""
@@ -134,8 +136,7 @@ class GroupCommit(Generic[Item, Answer]):
             self._send_what_may_go()
             await asyncio.wait(self._in_flight)
 
-    def _line_up(self, items: Sequence[tuple[Item, int]]) -> _Caller[Answer]:
-        woken = asyncio.get_running_loop().create_future()
+    def _line_up(self, items: Sequence[tuple[Item, int]], woken: asyncio.Future[None]) -> _Caller[Answer]:
         caller: _Caller[Answer] = _Caller([SENT] * len(items), len(items), woken)
         for place, (item, size) in enumerate(items):
             if refusal := self._refusal(size):

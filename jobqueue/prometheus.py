@@ -136,7 +136,8 @@ class PrometheusMetrics:
 
     def enqueued(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            self._enqueued.count(self._pair(job.queue, job.type))
+            pair = (job.queue, job.type)
+            self._enqueued.counts[pair if pair in self._pairs else self._new_pair(*pair)] += 1
 
     def claimed(self, *, asked: int, won: int) -> None:
         self._asked.inc(asked)
@@ -148,7 +149,7 @@ class PrometheusMetrics:
             self._waited.observe(self._queues.label(job.queue), max(0.0, waited))
 
     def ended(self, job: Job, outcome: str, seconds: float) -> None:
-        self._ended.count((*self._pair(job.queue, job.type), outcome))
+        self._ended.counts[(*self._pair(job.queue, job.type), outcome)] += 1
         self._ran.observe(self._types.label(job.type), seconds)
 
     def lease_lost(self, job: Job) -> None:
@@ -180,16 +181,12 @@ class PlainCounter(Collector):
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str]) -> None:
         self._name, self._documentation, self._labels = name, documentation, labels
-        self._counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
-
-    def count(self, labels: tuple[str, ...]) -> None:
-        """One more."""
-        self._counts[labels] += 1
+        self.counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
 
     def collect(self) -> Iterator[Metric]:
         """As the client library has it."""
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
-        for labels, count in self._counts.items():
+        for labels, count in self.counts.items():
             family.add_metric(labels, count)
         yield family
 

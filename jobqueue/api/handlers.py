@@ -25,8 +25,8 @@ from jobqueue.api.answers import (
 )
 from jobqueue.api.bodies import read_json_body
 from jobqueue.api.bulk import enqueue_items, read_items
+from jobqueue.api.idempotency import REPLAYED, refuse_key
 from jobqueue.api.idempotency import enqueue as enqueue_as_asked
-from jobqueue.api.idempotency import refuse_key, replay_headers
 from jobqueue.api.negotiation import text_wanted
 from jobqueue.api.schemas import (
     Accepted,
@@ -100,7 +100,9 @@ API = web.AppKey("api", Api)
 async def create_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     body = await read_json_body(request, limit=api.limits.max_payload_bytes)
     enqueued = await enqueue_as_asked(api.service, request, NewJobBody.read_json(body).to_new_job())
-    headers = {hdrs.LOCATION: job_path(enqueued.job.id), **replay_headers(enqueued)}
+    headers: dict[str, str] = {hdrs.LOCATION: job_path(enqueued.job.id)}
+    if enqueued.replayed:
+        headers |= REPLAYED
     return job_answer(enqueued.job, status=201, headers=headers)
 
 
@@ -172,7 +174,7 @@ async def enqueue(api: Api, request: web.Request, query: NoQuery) -> web.Respons
     new = NewJobBody.read_json(body).to_new_job() if body else NewJob()
     enqueued = await enqueue_as_asked(api.service, request, new)
     short = Accepted(id=enqueued.job.id, status=enqueued.job.status)
-    return answer(short, status=202, headers=replay_headers(enqueued))
+    return answer(short, status=202, headers=REPLAYED if enqueued.replayed else None)
 
 
 async def find_status(api: Api, request: web.Request, query: StatusQuery) -> web.Response:

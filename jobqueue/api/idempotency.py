@@ -10,14 +10,17 @@ from __future__ import annotations
 import re
 
 from aiohttp import web
+from multidict import istr
 
 from jobqueue.errors import FieldProblem, InvalidJob
 from jobqueue.idempotency import Enqueued
 from jobqueue.job import MAX_KEY_LENGTH
 from jobqueue.service import JobService, NewJob
 
-KEY_HEADER = "Idempotency-Key"
+KEY_HEADER: str = istr("Idempotency-Key")
 REPLAYED_HEADER = "Idempotent-Replayed"
+REPLAYED = {REPLAYED_HEADER: "true"}
+"""What tells the client that this is the answer to an earlier request."""
 
 QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"(?:[ \t]*;.*)?')
 """An sf-string of RFC 9651 and, unread, its parameters: the draft gives none a meaning."""
@@ -31,17 +34,12 @@ ESCAPED = re.compile(r"\\(.)")
 async def enqueue(service: JobService, request: web.Request, new: NewJob) -> Enqueued:
     """Enqueue a job as its request says: once for each key that the header names. Raises `InvalidJob` and what
     the service does."""
-    key = key_of(request)
-    if key is None:
+    if KEY_HEADER not in request.headers:
         return Enqueued(await service.enqueue(new))
+    key = key_of(request)
     if new.idempotency_key not in (None, key):
         raise InvalidJob([FieldProblem("/idempotencyKey", f"is another key than that of the header {KEY_HEADER}")])
     return await service.enqueue_once(new._replace(idempotency_key=key))
-
-
-def replay_headers(enqueued: Enqueued) -> dict[str, str]:
-    """What tells the client that this is the answer to an earlier request."""
-    return {REPLAYED_HEADER: "true"} if enqueued.replayed else {}
 
 
 def refuse_key(request: web.Request) -> None:
@@ -50,11 +48,9 @@ def refuse_key(request: web.Request) -> None:
         raise _wrong("does not go with many jobs: give each item an idempotencyKey of its own")
 
 
-def key_of(request: web.Request) -> str | None:
-    """The key in the header, None when there is none. Raises `InvalidJob`."""
-    given = request.headers.getall(KEY_HEADER, [])
-    if not given:
-        return None
+def key_of(request: web.Request) -> str:
+    """The key in the header, which is there. Raises `InvalidJob`."""
+    given = request.headers.getall(KEY_HEADER)
     if len(given) > 1:
         raise _wrong("is there more than once")
     return _parse(given[0].strip(" \t"))

@@ -8,16 +8,17 @@ from random import Random
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
+from multidict import istr
 
 from jobqueue.api.answers import problem_answer
 from jobqueue.api.errors import row_of
 from jobqueue.errors import QueueFull
 from jobqueue.job import NAME_PATTERN
 
-REQUEST_ID_HEADER = "X-Request-Id"
-REQUEST_ID = web.RequestKey("request_id", str)
+REQUEST_ID_HEADER = istr("X-Request-Id")
+SITE_HEADER = istr("Sec-Fetch-Site")
 SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
-OWN_HEADERS = {"X-Content-Type-Options": "nosniff", "Server": "jobqueue"}
+OWN_HEADERS = {istr("X-Content-Type-Options"): "nosniff", hdrs.SERVER: "jobqueue"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = structlog.get_logger(__name__)
@@ -29,16 +30,16 @@ def answer_all(random: Random) -> Middleware:
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get(REQUEST_ID_HEADER, "")
-        request_id = given if NAME_PATTERN.fullmatch(given) else f"{random.getrandbits(64):016x}"
-        request[REQUEST_ID] = request_id
+        given = request.headers.get(REQUEST_ID_HEADER)
+        request_id = given if given and NAME_PATTERN.fullmatch(given) else f"{random.getrandbits(64):016x}"
         # Nothing to unbind: aiohttp runs each request in a context of its own.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            _refuse_other_sites(request)
+            if SITE_HEADER in request.headers:
+                _refuse_other_sites(request)
             response = await handler(request)
         except Exception as error:
-            response = _answer_to(request, error)
+            response = _answer_to(request, error, request_id)
         if not response.prepared:
             response.headers.update({REQUEST_ID_HEADER: request_id, **OWN_HEADERS})
         return response
@@ -49,20 +50,16 @@ def answer_all(random: Random) -> Middleware:
 def _refuse_other_sites(request: web.Request) -> None:
     """A page of another site could have the browser on this machine send what needs no body (cancel, retry, a short
     enqueue). Browsers say where a request comes from (Fetch Metadata Request Headers, W3C); others say nothing."""
-    if request.method not in SAFE_METHODS and request.headers.get("Sec-Fetch-Site") == "cross-site":
+    if request.method not in SAFE_METHODS and request.headers[SITE_HEADER] == "cross-site":
         raise web.HTTPForbidden(text="a page of another site may not change anything here")
 
 
-def _answer_to(request: web.Request, error: Exception) -> web.Response:
+def _answer_to(request: web.Request, error: Exception, request_id: str) -> web.Response:
     if isinstance(error, web.HTTPMethodNotAllowed) and request.method == hdrs.METH_OPTIONS:
         return web.Response(status=204, headers={hdrs.ALLOW: error.headers[hdrs.ALLOW]})
     if not isinstance(error, web.HTTPException):
         _log(request, error)
-    return _problem(request, error)
-
-
-def _problem(request: web.Request, error: Exception) -> web.Response:
-    return problem_answer(error, instance=request.rel_url.raw_path, request_id=request[REQUEST_ID])
+    return problem_answer(error, instance=request.rel_url.raw_path, request_id=request_id)
 
 
 def _log(request: web.Request, error: Exception) -> None:

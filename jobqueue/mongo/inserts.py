@@ -63,7 +63,7 @@ class NewDocument(NamedTuple):
 
     job: Job
     document: dict[str, Any]
-    encoded: RawBSONDocument
+    encoded: bytes
 
 
 class Inserts:
@@ -93,7 +93,7 @@ class Inserts:
         await self._commit.aclose()
 
     def _submit(self, new: Sequence[NewDocument]) -> Awaitable[Sequence[Answer | BaseException]]:
-        items = [(each, len(each.encoded.raw)) for each in new]
+        items = [(each, len(each.encoded)) for each in new]
         return self._commit.submit_all(items, seconds=self._store.client_seconds + GRACE_SECONDS)
 
     async def _flush(self, batch: Sequence[NewDocument]) -> Sequence[Answer]:
@@ -133,7 +133,8 @@ class Inserts:
 
     async def _insert_all(self, batch: Sequence[NewDocument], *, seconds: float) -> None:
         # enqueue: -> pending or scheduled; the unique indexes are the guard
-        documents = [new.encoded if self._store.takes_bytes else new.document for new in batch]
+        encoded = self._store.takes_bytes
+        documents = [RawBSONDocument(new.encoded) if encoded else new.document for new in batch]
         await self._store.calls.in_this_task(
             lambda: self._store.jobs.insert_many(documents, ordered=False), seconds=seconds
         )
@@ -181,7 +182,7 @@ class Inserts:
 
 def _prepare(job: Job) -> NewDocument:
     document = to_document(job)
-    return NewDocument(job, document, RawBSONDocument(encode(document)))
+    return NewDocument(job, document, encode(document))
 
 
 def _prepare_or_refuse(job: Job) -> NewDocument | InvalidJob:
