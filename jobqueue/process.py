@@ -19,6 +19,7 @@ from aiohttp import web
 from jobqueue import __version__
 from jobqueue.api.handlers import Limits
 from jobqueue.api.routes import build_api, build_health_api
+from jobqueue.api.serving import ApiRunner
 from jobqueue.app import Engine
 from jobqueue.loop import on_stop_signals
 from jobqueue.ports import DEFAULT_PORT, refusal, url_of
@@ -86,7 +87,7 @@ async def serving(
 async def _listen(settings: Settings, stack: AsyncExitStack, engine: Engine, *, http: bool, shared: bool) -> str | None:
     if not http and settings.port is None:
         return None
-    runner = web.AppRunner(_api(settings, engine, http=http), access_log=None, keepalive_timeout=KEEPALIVE_SECONDS)
+    runner = ApiRunner(_api(settings, engine, http=http), access_log=None, keepalive_timeout=KEEPALIVE_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     port = DEFAULT_PORT if settings.port is None else settings.port

@@ -18,7 +18,7 @@ Q = TypeVar("Q", bound=Input)
 def read_query(request: web.Request, model: type[Q]) -> Q:
     """The query parameters of a request. Raises `InvalidJob` that names every one that is wrong."""
     if not request.rel_url.raw_query_string:
-        nothing: Q = _of_nothing(model)
+        nothing: Q = empty_query(model)
         return nothing
     given = dict(request.query)
     if problems := [*_repeated(request), *check_value(given)]:
@@ -27,7 +27,8 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
 
 
 @cache
-def _of_nothing(model: type[Q]) -> Q:
+def empty_query(model: type[Q]) -> Q:
+    """The query parameters of a request that has none. Raises `InvalidJob` when there must be some."""
     return model.read({})
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +28,7 @@ from jobqueue.api.idempotency import KEY_HEADER, REPLAYED_HEADER
 from jobqueue.api.middleware import answer_all
 from jobqueue.api.negotiation import TEXTS
 from jobqueue.api.openapi import Reply, build_openapi
-from jobqueue.api.queries import read_query
+from jobqueue.api.queries import empty_query, read_query
 from jobqueue.api.schemas import (
     Accepted,
     BulkAnswer,
@@ -52,6 +53,7 @@ from jobqueue.api.schemas import (
     WorkerView,
 )
 from jobqueue.api.server_log import server_log
+from jobqueue.api.serving import SHORTCUTS, Respond
 from jobqueue.clock import Clock
 from jobqueue.job import JobView, LogLine
 from jobqueue.prometheus import PrometheusMetrics
@@ -83,11 +85,19 @@ class Route(Generic[Q]):
         """What the route is called in the OpenAPI document: as its handler."""
         return to_camel(self.handler.__name__)
 
-    def bind(self, api: Api) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def bind(self, api: Api) -> Respond:
         """The handler as aiohttp calls it."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             return await self.handler(api, request, read_query(request, self.query))
+
+        return handle
+
+    def bind_without_query(self, api: Api) -> Respond:
+        """The handler for requests that have no query."""
+
+        def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
+            return self.handler(api, request, empty_query(self.query))
 
         return handle
 
@@ -358,7 +368,7 @@ ROUTES: Sequence[Route[Any]] = (
     ),
 )
 
-PAGES: Mapping[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
+PAGES: Mapping[str, Respond] = {
     "/docs": docs.show_page,
     "/docs/{name}": docs.show_asset,
     "/graphiql": graphiql.show_graphiql,
@@ -405,21 +415,25 @@ def _api(service: JobService, clock: Clock, limits: Limits | None, metrics: Prom
 
 
 def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) -> web.Application:
+    answer = answer_all(random or Random(os.urandom(16)))
     app = web.Application(
-        middlewares=[answer_all(random or Random(os.urandom(16)))],
+        middlewares=[answer],
         client_max_size=api.limits.max_bulk_bytes,
         # Compressed bodies are refused with 415; aiohttp's own decoding would break the connection at a wrong one.
         handler_args={"auto_decompress": False, "logger": server_log},
     )
     app[API] = api
+    plain = [route for route in routes if "{" not in route.path]
+    shortcuts: Mapping[tuple[str, str], Respond] = {
+        (each.method, each.path): partial(answer, handler=each.bind_without_query(api)) for each in plain
+    }
+    app[SHORTCUTS] = shortcuts
     for route in routes:
         _add(app, route.method, route.path, route.bind(api))
     return app
 
 
-def _add(
-    app: web.Application, method: str, path: str, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> None:
+def _add(app: web.Application, method: str, path: str, handler: Respond) -> None:
     resource = app.router.add_resource(path)
     methods = (hdrs.METH_GET, hdrs.METH_HEAD) if method == hdrs.METH_GET else (method,)
     for each in methods:

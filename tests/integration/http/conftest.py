@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from random import Random
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.web_runner import BaseRunner
 from memory_jobs import MemoryJobs, ObservedFollowers, SilentDispatcher
 
 from jobqueue.api.handlers import Limits
 from jobqueue.api.routes import build_api
+from jobqueue.api.serving import ApiRunner
 from jobqueue.clock import Identifiers, ServerClock
 from jobqueue.dispatch import Dispatcher
 from jobqueue.following import Followers
@@ -21,6 +23,13 @@ from jobqueue.repository import JobRepository, WorkerRecord
 from jobqueue.service import JobService
 
 Client = TestClient[web.Request, web.Application]
+
+
+class ApiServer(TestServer):
+    """Serves as the product does."""
+
+    async def _make_runner(self, **options: Any) -> BaseRunner:
+        return ApiRunner(self.app, **options)
 
 
 @pytest.fixture
@@ -71,7 +80,7 @@ def limits() -> Limits:
 @pytest.fixture
 async def client(service: JobService, limits: Limits) -> AsyncIterator[Client]:
     app = build_api(service, clock=ServerClock(), limits=limits, random=Random(2))
-    async with TestClient(TestServer(app)) as client:
+    async with TestClient(ApiServer(app)) as client:
         yield client
 
 
