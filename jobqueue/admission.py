@@ -85,11 +85,10 @@ class Admitted:
         if self._rate is not None and self._taken:
             self._rate.give_back(self._jobs if none_stored else self._returned(None))
         for depth, queue, jobs in self._bounds[: self._entered]:
-            depth.settle(jobs, not_stored=jobs if none_stored else self._returned(queue))
+            returned = self._returned(queue) if self._not_stored else 0
+            depth.settle(jobs, not_stored=jobs if none_stored else returned)
 
     def _returned(self, queue: str | None) -> int:
-        if not self._not_stored:
-            return 0
         return sum(self._not_stored.values()) if queue is None else self._not_stored.get(queue, 0)
 
 
@@ -101,12 +100,14 @@ class Admission:
         self._limits = limits
         self._clock = clock
         self._total = self._depth(None, limits.pending) if limits.pending is not None else None
+        self._total_of_one = [Bound(self._total, None, 1)] if self._total is not None else []
         self._of_queues: dict[str, Depth] = {}
         self._rate = RateLimit(jobs, a_second=limits.a_second, clock=clock) if limits.a_second is not None else None
 
     def admit(self, queues: Sequence[str]) -> Admitted:
         """Let in one job for each of these names of queues, all or none, while the block stores them."""
-        return Admitted(len(queues), self._bounds(queues), self._rate)
+        alone = len(queues) == 1 and self._limits.pending_per_queue is None
+        return Admitted(len(queues), self._total_of_one if alone else self._bounds(queues), self._rate)
 
     def _bounds(self, queues: Sequence[str]) -> list[Bound]:
         """What bounds these jobs: all that waits, and what waits in each of their queues."""

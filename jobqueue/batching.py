@@ -139,20 +139,20 @@ class GroupCommit(Generic[Item, Answer]):
     def _line_up(self, items: Sequence[tuple[Item, int]], woken: asyncio.Future[None]) -> _Caller[Answer]:
         caller: _Caller[Answer] = _Caller([SENT] * len(items), len(items), woken)
         for place, (item, size) in enumerate(items):
-            if refusal := self._refusal(size):
-                caller.take(place, refusal)
-            else:
+            room = (
+                len(self._line) < self._limits.waiting_items and self._line_bytes + size <= self._limits.waiting_bytes
+            )
+            if room and not self._closed:
                 self._line.append(_Entry(item, size, caller, place))
                 self._line_bytes += size
-        self._schedule()
+            else:
+                caller.take(place, self._refusal())
+        if not self._scheduled:
+            self._schedule()
         return caller
 
-    def _refusal(self, size: int) -> JobQueueError | None:
-        if self._closed:
-            return ShuttingDown()
-        if len(self._line) >= self._limits.waiting_items or self._line_bytes + size > self._limits.waiting_bytes:
-            return QueueFull(f"too many {self._name} are waiting to be written")
-        return None
+    def _refusal(self) -> JobQueueError:
+        return ShuttingDown() if self._closed else QueueFull(f"too many {self._name} are waiting to be written")
 
     def _withdraw(self, caller: _Caller[Answer]) -> None:
         """Take back what was not sent yet."""
@@ -167,9 +167,8 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _schedule(self) -> None:
         # One turn later, so that everything submitted in this turn of the loop goes together.
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._send_what_may_go)
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._send_what_may_go)
 
     def _send_what_may_go(self) -> None:
         self._scheduled = False

@@ -17,8 +17,8 @@ from jobqueue.job import NAME_PATTERN
 
 REQUEST_ID_HEADER = istr("X-Request-Id")
 SITE_HEADER = istr("Sec-Fetch-Site")
+OPTIONS_HEADER = istr("X-Content-Type-Options")
 SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
-OWN_HEADERS = {istr("X-Content-Type-Options"): "nosniff", hdrs.SERVER: "jobqueue"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = structlog.get_logger(__name__)
@@ -41,7 +41,10 @@ def answer_all(random: Random) -> Middleware:
         except Exception as error:
             response = _answer_to(request, error, request_id)
         if not response.prepared:
-            response.headers.update({REQUEST_ID_HEADER: request_id, **OWN_HEADERS})
+            headers = response.headers
+            headers[REQUEST_ID_HEADER] = request_id
+            headers[OPTIONS_HEADER] = "nosniff"
+            headers[hdrs.SERVER] = "jobqueue"
         return response
 
     return answer

@@ -300,8 +300,15 @@ class NewJobBody(Body):
         None, description="as long as the job is kept, another one with this key is refused with 409"
     )
 
+    apart: ClassVar[frozenset[str]] = frozenset(
+        ("type", "payload", "id", "queue", "priority", "maxRetries", "timeoutSeconds", "tags", "backoff", "fault")
+    )
+    """Fields that, spelt like this, are in no rule with others."""
+
     @classmethod
     def rule_problems(cls, given: Mapping[str, Any]) -> list[FieldProblem]:
+        if given.keys() <= cls.apart and ("type" in given or "payload" in given or "id" in given):
+            return []
         problems = super().rule_problems(given)
         if given.keys().isdisjoint(("type", "payload", "id")):
             problems.append(FieldProblem("", "one of type, payload and id must be there"))

@@ -72,12 +72,13 @@ class Inserts:
     def __init__(self, store: Store, fresh: FreshJobs, *, limits: BatchLimits = BatchLimits()) -> None:  # noqa: B008 (immutable)
         self._store = store
         self._fresh = fresh
+        self._patience = store.client_seconds + GRACE_SECONDS
         self._commit = GroupCommit[NewDocument, Answer](self._flush, name="new jobs", limits=limits)
 
     async def insert(self, job: Job) -> Job:
         """Store one job. Raises as the port says."""
         new = _prepare(job)
-        [answer] = await self._submit([new])
+        [answer] = await self._commit.submit_all([(new, len(new.encoded))], seconds=self._patience)
         if isinstance(answer, Job):
             return answer
         raise _as_error(answer, new)
@@ -94,7 +95,7 @@ class Inserts:
 
     def _submit(self, new: Sequence[NewDocument]) -> Awaitable[Sequence[Answer | BaseException]]:
         items = [(each, len(each.encoded)) for each in new]
-        return self._commit.submit_all(items, seconds=self._store.client_seconds + GRACE_SECONDS)
+        return self._commit.submit_all(items, seconds=self._patience)
 
     async def _flush(self, batch: Sequence[NewDocument]) -> Sequence[Answer]:
         self._store.observer.wrote_batch("inserts", len(batch))
@@ -129,7 +130,7 @@ class Inserts:
         """What was stored beside workers is at hand when they claim it."""
         for new in batch:
             if new.job.status is Status.PENDING and new.job.insert_id and new.job.insert_id.startswith(NEAR):
-                self._fresh.keep(new.job.id, bytes(new.encoded.raw), size=len(new.encoded.raw))
+                self._fresh.keep(new.job.id, new.encoded, size=len(new.encoded))
 
     async def _insert_all(self, batch: Sequence[NewDocument], *, seconds: float) -> None:
         # enqueue: -> pending or scheduled; the unique indexes are the guard
