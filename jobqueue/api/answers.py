@@ -37,9 +37,9 @@ def list_answer(values: Sequence[BaseModel], model: type[BaseModel]) -> web.Resp
     return json_answer(_array([encode(value, model) for value in values]))
 
 
-def job_answer(job: Job, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def job_answer(job: Job, *, status: int = 200) -> web.Response:
     """One job."""
-    return json_answer(encode(job, JobView), status=status, headers=headers)
+    return json_answer(encode(job, JobView), status=status)
 
 
 def tagged_job_answer(request: web.Request, job: Job) -> web.Response:

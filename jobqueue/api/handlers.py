@@ -16,6 +16,7 @@ from jobqueue import __version__
 from jobqueue.api.answers import (
     MAX_PAGE_BYTES,
     answer,
+    encode,
     job_answer,
     job_path,
     json_answer,
@@ -25,7 +26,7 @@ from jobqueue.api.answers import (
 )
 from jobqueue.api.bodies import read_json_body
 from jobqueue.api.bulk import enqueue_items, read_items
-from jobqueue.api.idempotency import REPLAYED, refuse_key
+from jobqueue.api.idempotency import KEY_HEADER, REPLAYED, refuse_key
 from jobqueue.api.idempotency import enqueue as enqueue_as_asked
 from jobqueue.api.negotiation import text_wanted
 from jobqueue.api.schemas import (
@@ -49,13 +50,14 @@ from jobqueue.api.schemas import (
 )
 from jobqueue.clock import Clock
 from jobqueue.errors import JobNotFound, Unavailable
-from jobqueue.job import LogLine, Status
+from jobqueue.job import Job, JobView, LogLine, Status
 from jobqueue.prometheus import PrometheusMetrics
 from jobqueue.service import JobService, NewJob
 from jobqueue.values import check_value
 
 MAX_ID_LENGTH = 128
 
+NO_MORE: Mapping[str, str] = {}
 BY_ACCEPT: Mapping[str, str] = {hdrs.VARY: hdrs.ACCEPT}
 
 LINKS = {
@@ -99,11 +101,11 @@ API = web.AppKey("api", Api)
 
 async def create_job(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     body = await read_json_body(request, limit=api.limits.max_payload_bytes)
-    enqueued = await enqueue_as_asked(api.service, request, NewJobBody.read_json(body).to_new_job())
-    headers: dict[str, str] = {hdrs.LOCATION: job_path(enqueued.job.id)}
-    if enqueued.replayed:
-        headers |= REPLAYED
-    return job_answer(enqueued.job, status=201, headers=headers)
+    new = NewJobBody.read_json(body).to_new_job()
+    if KEY_HEADER not in request.headers:
+        return _created(await api.service.enqueue(new))
+    enqueued = await enqueue_as_asked(api.service, request, new)
+    return _created(enqueued.job, REPLAYED if enqueued.replayed else NO_MORE)
 
 
 async def create_jobs(api: Api, request: web.Request, query: NoQuery) -> web.Response:
@@ -225,6 +227,10 @@ async def show_health(api: Api, request: web.Request, query: NoQuery) -> web.Res
 
 async def show_openapi(api: Api, request: web.Request, query: NoQuery) -> web.Response:
     return json_answer(api.openapi)
+
+
+def _created(job: Job, headers: Mapping[str, str] = NO_MORE) -> web.Response:
+    return json_answer(encode(job, JobView), status=201, headers={hdrs.LOCATION: job_path(job.id), **headers})
 
 
 async def _show_job(api: Api, request: web.Request, job_id: str, *, wait: float) -> web.Response:

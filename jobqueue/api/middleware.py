@@ -8,16 +8,15 @@ from random import Random
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
-from multidict import istr
 
 from jobqueue.api.answers import problem_answer
 from jobqueue.api.errors import row_of
 from jobqueue.errors import QueueFull
 from jobqueue.job import NAME_PATTERN
 
-REQUEST_ID_HEADER = istr("X-Request-Id")
-SITE_HEADER = istr("Sec-Fetch-Site")
-OPTIONS_HEADER = istr("X-Content-Type-Options")
+REQUEST_ID_HEADER = "X-Request-Id"
+SITE_HEADER = "Sec-Fetch-Site"
+OPTIONS_HEADER = "X-Content-Type-Options"
 SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
