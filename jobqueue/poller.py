@@ -245,15 +245,8 @@ class Poller:
     async def _listen(self) -> None:
         while True:
             try:
-                async with aclosing(self._jobs.signals(on_open=self.refresh)) as signals:
-                    async for signal in signals:
-                        if self.serves(signal.queue):
-                            self._hear(signal)
-                            for _ in range(TURNS_TO_CLAIM):
-                                await asyncio.sleep(0)
-                        # The next one after the look that this one is followed by: it could tell nothing new before.
-                        async with asyncio.timeout(BACKLOG_SECONDS):
-                            await self._attentive.wait()
+                await self._hear_all()
+                break
             except TimeoutError:  # what was signalled meanwhile is old news when there is time for it
                 self._listening = None
                 return
@@ -261,6 +254,22 @@ class Poller:
                 log.info("no change stream; polling goes on", reason=str(error))
             self.refresh()
             await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))
+        # A crowd, which a look tells of. It is followed by listening again, if there are slots for more.
+        self._listening = None
+        self.refresh()
+
+    async def _hear_all(self) -> None:
+        """Returns when so much came at once that it is better looked for. Raises `TimeoutError` after some time with
+        enough to do, and `Unavailable`."""
+        async with aclosing(self._jobs.signals(on_open=self.refresh)) as signals:
+            async for signal in signals:
+                if self.serves(signal.queue):
+                    self._hear(signal)
+                    for _ in range(TURNS_TO_CLAIM):
+                        await asyncio.sleep(0)
+                # The next one after the look that this one is followed by: it could tell nothing new before.
+                async with asyncio.timeout(BACKLOG_SECONDS):
+                    await self._attentive.wait()
 
     def _hear(self, signal: QueueSignal) -> None:
         if self._all_queues:

@@ -354,9 +354,9 @@ class JobRepository(Protocol):
         ...
 
     def signals(self, *, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
-        """What other processes signal from `on_open` on. The server is asked for the next when the one before has been
-        dealt with. Ends, or raises `Unavailable`, when the server has no change streams or the stream breaks; polling
-        does without."""
+        """What becomes pending from `on_open` on, stored or signalled by other processes. The server is asked for the
+        next when the one before has been dealt with. Ends when so much came at once that a look tells of it better, and
+        where the server has no change streams; raises `Unavailable` when the stream breaks. Polling does without."""
         ...
 
     # The engine
@@ -364,7 +364,7 @@ class JobRepository(Protocol):
     async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
         """claim: pending -> processing for those of `job_ids` that are still pending, under one new lease.
 
-        Attempt number, payload and flags come from a read after the write. Raises `Unavailable` when the
+        Attempt number, payload and flags are those of the moment of the write. Raises `Unavailable` when the
         answer was lost: then `claimed` settles what was won, and the lease id must not be used again."""
         ...
 

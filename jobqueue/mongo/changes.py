@@ -25,7 +25,8 @@ WHAT = "watch for work"
 AWAIT_MILLISECONDS = 2_000
 """How long the server holds a question open: half a command a second when idle, and how long closing may take."""
 
-MOST_AT_ONCE = 1_000
+CROWD = 20
+"""So many changes in one answer are better looked for."""
 MOST_BYTES = 16 << 10
 """A job that is larger is told of without what is in it: it is sent to every idle process, and claimed by one."""
 
@@ -115,7 +116,7 @@ class ChangeStream:
             self._id,
             collection=self._collection,
             maxTimeMS=AWAIT_MILLISECONDS,
-            batchSize=MOST_AT_ONCE,
+            batchSize=CROWD,
             session=self._session,
             codec_options=CODEC,
         )

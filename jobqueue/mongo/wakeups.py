@@ -26,7 +26,7 @@ from jobqueue.job import EPOCH, Candidate, Status
 from jobqueue.mongo import indexes
 from jobqueue.mongo.cached import Cached
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled
-from jobqueue.mongo.changes import MOST_BYTES, Change, ChangeStream
+from jobqueue.mongo.changes import CROWD, MOST_BYTES, Change, ChangeStream
 from jobqueue.mongo.documents import StoredDocument, Unreadable, plain, read_candidate
 from jobqueue.mongo.fresh import FreshJobs
 from jobqueue.mongo.store import Store
@@ -93,15 +93,18 @@ class Wakeups:
             self._sender = self._store.calls.spawn(self._send())
 
     async def stream(self, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
-        """What became pending from `on_open` on, by anybody. Nothing is asked of the server while the one who listens
-        is busy with a signal."""
+        """What became pending from `on_open` on, by anybody; ends with a crowd, which costs less to look for. Nothing
+        is asked of the server while the one who listens is busy with a signal."""
         if not self._store.features.change_streams:
             return
         stream = await ChangeStream.open(self._store)
         on_open()
         try:
             while True:
-                for signal in self._heard(await stream.next()):
+                changes = await stream.next()
+                if len(changes) >= CROWD:
+                    return
+                for signal in self._heard(changes):
                     yield signal
                 await asyncio.sleep(self._questions.reserve())
         finally:

@@ -32,6 +32,7 @@ MOCK_CANNOT = {
     "test_a_signal_of_many_jobs_names_none_of_them": "it has no change streams",
     "test_a_signal_that_cannot_be_understood_names_no_jobs": "it has no change streams",
     "test_a_job_tells_of_itself_when_it_is_stored": "it has no change streams",
+    "test_a_crowd_ends_the_stream": "it has no change streams",
     "test_jobs_that_are_not_due_or_are_stored_beside_workers_are_not_heard_of": "it has no change streams",
     "test_a_job_that_was_made_by_hand_is_heard_of_once_it_can_be_understood": "it has no change streams",
     "test_a_large_job_is_heard_of_and_claimed_whole": "it has no change streams",

@@ -10,7 +10,7 @@ import pytest
 from bench import NOW, SECOND, Bench
 
 from jobqueue.job import Candidate, JobId, Status
-from jobqueue.mongo.changes import MOST_BYTES
+from jobqueue.mongo.changes import CROWD, MOST_BYTES
 from jobqueue.mongo.wakeups import MOST_TOLD
 from jobqueue.repository import QueueSignal
 
@@ -75,13 +75,27 @@ async def test_a_job_tells_of_itself_when_it_is_stored(bench: Bench) -> None:
         urgent = await bench.add(queue="mail", priority=7)
         assert await hear(1) == [QueueSignal("mail", [Candidate.of(urgent)])]
 
-        many = [bench.new(queue=queue) for queue in ("mail", "sms") for _ in range(300)]
-        await bench.jobs.insert_many(many)
+        some = [bench.new(queue=queue) for queue in ("mail", "sms") for _ in range(CROWD // 2 - 1)]
+        await bench.jobs.insert_many(some)
         heard: list[Candidate] = []
-        while len(heard) < len(many):
+        while len(heard) < len(some):
             [(_, candidates)] = await hear(1)
             heard += candidates or []
-        assert sorted(heard) == sorted(Candidate.of(job) for job in many)
+        assert sorted(heard) == sorted(Candidate.of(job) for job in some)
+
+
+async def test_a_crowd_ends_the_stream(bench: Bench) -> None:
+    opened = asyncio.Event()
+
+    async def listen() -> int:
+        return len([signal async for signal in bench.jobs.signals(on_open=opened.set)])
+
+    await bench.add()
+    listening = asyncio.create_task(listen())
+    await asyncio.wait_for(opened.wait(), 20)
+    await bench.add_many(3 * CROWD)
+
+    assert await asyncio.wait_for(listening, 20) == 0
 
 
 async def test_jobs_that_are_not_due_or_are_stored_beside_workers_are_not_heard_of(bench: Bench) -> None:

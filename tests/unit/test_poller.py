@@ -36,7 +36,7 @@ class CountingStore:
         self.listening = False
         self.openings = 0
         self.found = Window([], complete=True)
-        self.signalled: asyncio.Queue[QueueSignal] = asyncio.Queue()
+        self.signalled: asyncio.Queue[QueueSignal | None] = asyncio.Queue()
         self.queues = {"default"}
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -60,7 +60,8 @@ class CountingStore:
         on_open()
         try:
             while True:
-                signal = await self.signalled.get()
+                if (signal := await self.signalled.get()) is None:
+                    return
                 self.heard += 1
                 yield signal
         finally:
@@ -322,6 +323,31 @@ async def test_what_waits_again_for_another_time_is_not_passed_over() -> None:
         await looked(store, 1)
 
     assert [each.id for each in ready.take(10)] == ["retried"]
+
+
+async def test_a_crowd_is_looked_for_and_listened_for_again() -> None:
+    store = CountingStore()
+    async with polling(store):
+        await listens(store)
+
+        store.signalled.put_nowait(None)
+        await looked(store, 4)  # one for the crowd, one for what came before it listened again
+        await eventually(hearing(store), seconds=20, what="it listens again")
+
+    assert store.openings == 2
+
+
+async def test_after_a_crowd_that_is_a_backlog_it_does_not_listen() -> None:
+    store = CountingStore()
+    async with polling(store):
+        await listens(store)
+
+        store.found = Window([candidate(name) for name in "abcdefgh"], complete=False)
+        store.signalled.put_nowait(None)
+        await looked(store, 3)
+        await paused()
+
+    assert store.openings == 1
 
 
 async def test_what_came_before_the_signals_could_be_heard_is_looked_for() -> None:
