@@ -49,6 +49,9 @@ from jobqueue.telemetry import UNOBSERVED, Observer
 
 CLAIMS_IN_FLIGHT = 2
 """While one claim travels the next may already be sent; more would only make each of them smaller."""
+WORTH_ANOTHER_CLAIM = 20
+"""So many jobs, or as many as half of the slots, are claimed beside a claim that is under way; fewer wait for its
+answer, and for those that come meanwhile: singly they cost the embedded server 0.4 ms each, by the hundred 0.05."""
 MAX_CLAIM = 1_000
 MAX_UNACKNOWLEDGED = 2_000
 """Two full batches of the group commit."""
@@ -135,6 +138,7 @@ class WorkerPool:
         self._running: dict[Claim, Attempt] = {}
         self._reserved = 0
         self._claims_in_flight = 0
+        self._worth_another_claim = min(WORTH_ANOTHER_CLAIM, (options.slots + 1) // 2)
         self._claim_pause = FIRST_RETRY_SECONDS
         self._doubtful: dict[LeaseId, float] = {}
         self._completed: list[tuple[Attempt, Completed]] = []
@@ -237,7 +241,7 @@ class WorkerPool:
         self._pump_is_due = False
         while not self._stopping and self._claims_in_flight < CLAIMS_IN_FLIGHT:
             count = min(self._free_slots(), len(self._ready), MAX_CLAIM)
-            if count <= 0:
+            if count <= 0 or (self._claims_in_flight and count < self._worth_another_claim):
                 break
             busy = self._busy.ids
             candidates = [each for each in self._ready.take(count) if each.id not in busy]
