@@ -41,6 +41,8 @@ CANDIDATE_ORDER = [("priority", -1), ("runAt", 1), ("_id", 1)]
 CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
 """All in the claim index, so that no document is read."""
 
+NO_MORE: Mapping[str, Any] = {}
+
 
 class Claims:
     """The verbs of dispatch."""
@@ -172,26 +174,21 @@ class Claims:
             seconds=CLIENT_SECONDS,
         )
 
-    async def _update_many(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> None:
-        # claim, many: pending -> processing, only those that are pending
-        query, update = {"_id": {"$in": list(job_ids)}, "status": Status.PENDING.value}, moves.claim(lease, at=at)
-        await self._store.calls.attempt(
+    async def _update_many(
+        self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime, guard: Mapping[str, Any] = NO_MORE
+    ) -> int:
+        # claim, many: pending -> processing, only those that are pending, and as `guard` says beside that
+        query = {"_id": {"$in": list(job_ids)}, "status": Status.PENDING.value, **guard}
+        update = moves.claim(lease, at=at)
+        result = await self._store.calls.attempt(
             lambda: self._store.jobs.update_many(query, update, **self._store.by_id), seconds=CLIENT_SECONDS
         )
+        return int(result.matched_count)
 
     async def _update_fresh(self, jobs: Sequence[Job], lease: Lease, *, at: datetime) -> int:
-        # claim, many: pending -> processing, only those that are pending as they were stored and were never claimed
-        query = {
-            "_id": {"$in": [job.id for job in jobs]},
-            "status": Status.PENDING.value,
-            "retryCount": 0,
-            "insertId": {"$in": [job.insert_id for job in jobs]},
-        }
-        result = await self._store.calls.attempt(
-            lambda: self._store.jobs.update_many(query, moves.claim(lease, at=at), **self._store.by_id),
-            seconds=CLIENT_SECONDS,
-        )
-        return int(result.matched_count)
+        # the same for jobs that still are as they were stored, and were never claimed
+        guard = {"retryCount": 0, "insertId": {"$in": [job.insert_id for job in jobs]}}
+        return await self._update_many([job.id for job in jobs], lease, at=at, guard=guard)
 
     async def _update_each(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> None:
         # claim, many: pending -> processing, only those that are pending, one statement for each
