@@ -55,7 +55,7 @@ class World:
     def __init__(self, seed: int, *, owners_suffer: bool) -> None:
         self.random = Random(seed)
         self.clock = StandingClock()
-        self._client: Any = AsyncMongoMockClient(tz_aware=True)
+        self._client: Any = AsyncMongoMockClient()
         self._chaos = ChaoticCalls(self.random, lost_requests=0.1, lost_answers=0.15)
         calm = ChaoticCalls(self.random, lost_requests=0.0, lost_answers=0.0)
         self.processes = [
@@ -117,7 +117,7 @@ async def test_nothing_is_lost_either_where_owners_get_their_answers(seed: int) 
 
 async def test_a_counter_that_is_in_the_total_and_still_there_is_counted_once() -> None:
     """As a folder leaves it that is killed between its two last writes."""
-    store = store_on(AsyncMongoMockClient(tz_aware=True))
+    store = store_on(AsyncMongoMockClient())
     await store.counters.insert_many(
         [{"_id": "total", "n": 1, "last": "p", "retried": 5}, {"_id": "p", "closed": True, "retried": 5}]
     )
@@ -143,7 +143,7 @@ class DeletingCounters:
 
 
 async def test_a_job_that_is_deleted_while_totals_are_read_is_counted_once() -> None:
-    store = store_on(AsyncMongoMockClient(tz_aware=True))
+    store = store_on(AsyncMongoMockClient())
     await store.jobs.insert_one({"_id": "a", "status": "completed"})
 
     totals = await Overview(store, DeletingCounters(store), StandingClock()).totals()  # type: ignore[arg-type]

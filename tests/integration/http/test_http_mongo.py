@@ -27,7 +27,7 @@ MakeService = Callable[[JobRepository, Dispatcher, Followers], JobService]
 
 @pytest.fixture
 async def repository() -> AsyncIterator[MongoJobRepository]:
-    client: Any = AsyncMongoMockClient(tz_aware=True)
+    client: Any = AsyncMongoMockClient()
     repository = MongoJobRepository(client, "jobqueue", features=Features(name="mongomock", version="7.0"))
     await repository.prepare()
     yield repository
