@@ -57,6 +57,12 @@ from jobqueue.telemetry import UNOBSERVED, Observer
 DEAD_LETTERS_COUNTED = 10_000
 """`/dlq` counts no further than this, so that its cost has a bound."""
 
+PORTION = 1_000
+"""Of many jobs so many are made and stored at a time, as go into one write: the store has work while the next are made,
+and others get their turn on the event loop."""
+TURNS_TO_SEND = 2
+"""Turns of the event loop until a portion is on its way."""
+
 NO_LIMITS = AdmissionLimits()
 
 NOT_ASKED = frozenset({"idempotency_key", "traceparent"})
@@ -123,7 +129,7 @@ class JobService:
 
         Raises `DuplicateJob`, `InvalidJob`, `QueueFull`, `RateLimited`, `ShuttingDown`, `OutcomeUnknown`."""
         self._refuse_when_stopping()
-        made = self._make(new)
+        made = self._make(new, now=self._clock.now())
         async with self._admission.admit([made.queue]):
             job = await self._jobs.insert(made)
         self._observer.enqueued([job])
@@ -147,13 +153,10 @@ class JobService:
         Raises `QueueFull`, `RateLimited` when they do not all fit, and `ShuttingDown`: then none is stored."""
         self._refuse_when_stopping()
         async with self._admission.admit([item.queue for item in new]) as admitted:
-            answers = await self._insert_many([self._make_or_refuse(item) for item in new])
+            answers = await self._store_all(new)
             for item, answer in zip(new, answers, strict=True):
                 if isinstance(answer, JobQueueError) and not isinstance(answer, OutcomeUnknown):
                     admitted.give_back(item.queue)
-        stored = [answer for answer in answers if isinstance(answer, Job)]
-        self._observer.enqueued(stored)
-        self._dispatcher.offer(stored)
         return answers
 
     async def get(self, job_id: str) -> Job:
@@ -280,20 +283,34 @@ class JobService:
         _refuse_another_request(new, first)
         return Enqueued(as_created(first, run_at=self._run_at(new, first.created_at)), replayed=True)
 
-    async def _insert_many(self, made: Sequence[Job | InvalidJob]) -> Sequence[Job | JobQueueError]:
-        stored = iter(await self._jobs.insert_many([job for job in made if isinstance(job, Job)]))
-        return [next(stored) if isinstance(job, Job) else job for job in made]
+    async def _store_all(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
+        tasks = []
+        async with asyncio.TaskGroup() as group:
+            for start in range(0, len(new), PORTION):
+                tasks.append(group.create_task(self._store(new[start : start + PORTION]), name="store many jobs"))
+                for _ in range(TURNS_TO_SEND):
+                    await asyncio.sleep(0)
+        return [answer for task in tasks for answer in task.result()]
 
-    def _make_or_refuse(self, new: NewJob) -> Job | InvalidJob:
+    async def _store(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
+        now = self._clock.now()
+        made = [self._make_or_refuse(item, now=now) for item in new]
+        answers = iter(await self._jobs.insert_many([job for job in made if isinstance(job, Job)]))
+        outcomes = [next(answers) if isinstance(job, Job) else job for job in made]
+        stored = [outcome for outcome in outcomes if isinstance(outcome, Job)]
+        self._observer.enqueued(stored)
+        self._dispatcher.offer(stored)
+        return outcomes
+
+    def _make_or_refuse(self, new: NewJob, *, now: datetime) -> Job | InvalidJob:
         try:
-            return self._make(new)
+            return self._make(new, now=now)
         except InvalidJob as error:
             return error
 
-    def _make(self, new: NewJob) -> Job:
+    def _make(self, new: NewJob, *, now: datetime) -> Job:
         if new.fault is not None and not self._faults:
             raise InvalidJob([FieldProblem("/fault", "is only taken where JOBQUEUE_FAULTS=true is set")])
-        now = self._clock.now()
         run_at = self._run_at(new, now)
         # Whoever wants a job has had it checked.
         return Job.model_construct(

@@ -34,7 +34,7 @@ MOCK_CANNOT = {
     "test_a_signal_that_cannot_be_understood_names_no_jobs": "it has no change streams",
     "test_a_job_tells_of_itself_when_it_is_stored": "it has no change streams",
     "test_a_crowd_ends_the_stream": "it has no change streams",
-    "test_jobs_that_are_not_due_or_are_signalled_are_not_heard_of": "it has no change streams",
+    "test_jobs_that_are_not_due_or_are_stored_beside_workers_are_not_heard_of": "it has no change streams",
     "test_a_job_that_was_made_by_hand_is_heard_of_once_it_can_be_understood": "it has no change streams",
     "test_a_large_job_is_heard_of_and_claimed_whole": "it has no change streams",
     "test_what_was_heard_of_is_claimed_as_if_it_had_been_read": "it has no change streams",
