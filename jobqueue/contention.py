@@ -1,29 +1,32 @@
-"""Several processes on one backlog: who takes which jobs, so that they do not all try the same ones.
+"""Several processes on one store: who takes which jobs, so that they do not all try the same ones.
 
-Alone, a process claims from the head of what waits. When claims lose, others are at the same jobs; then the live
-workers divide what is equally urgent by a hash of the id, each the same way, and each takes what falls to it. What
-fell to others is taken when nothing of one's own is in sight, so the jobs of one that is busy, or serves other
-queues, or is dead and not yet missed, wait no longer than that. Nothing depends on their agreeing: who claims is
-still decided by the store, and a list that is old or wrong only costs claims that lose.
+Alone, a process claims from the head of what waits, and whatever it hears of. When claims lose, others are at the same
+jobs; then the live workers divide them by a hash of the id, each the same way, and each takes what falls to it: of what
+it hears of from the first loss on, of a backlog when much of a claim was lost, and there among what is equally urgent.
+What fell to others is looked for a little later, and taken when nothing of one's own is in sight, so the jobs of one
+that is busy, or dead and not yet missed, wait no longer than that. Nothing depends on their agreeing: who claims is
+still decided by the store, and a list that is old or wrong only costs claims that lose, or a little time.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from random import Random
 
 from jobqueue.clock import Clock
 from jobqueue.job import Candidate, WorkerId
-from jobqueue.repository import Window
+from jobqueue.repository import Window, WorkerRecord
+from jobqueue.settings import ALL_QUEUES
 
 LASTS_SECONDS = 10.0
-"""So long after a claim that lost, the others are thought to be there still."""
+"""So long after a claim that lost much, others are thought to be at the same backlog."""
+COMPANY_SECONDS = 60.0
+"""So long after a claim that lost anything, others are thought to be there still."""
 SIGNAL_SPREAD_SECONDS = 0.005
 """Processes woken by one signal look at slightly different times, while they get in each other's way."""
 COMPANY_FADES = 0.95
 """With each claim that is won whole, the company of others counts for so much less."""
-NEGLIGIBLE = 0.1
 MAX_WINDOWS = 4
 """So many windows are fetched as one, at most, where only a part of them is one's own."""
 
@@ -35,31 +38,53 @@ class Contention:
         self._worker_id = worker_id
         self._clock = clock
         self._lost_at = float("-inf")
+        self._lost_much_at = float("-inf")
         self._company = 0.0
-        self._workers: list[WorkerId] = [worker_id]
+        self._met_at = float("-inf")
+        self._others: Sequence[WorkerRecord] = ()
+        self._serving: dict[str, list[WorkerId]] = {}
 
     @property
-    def is_noticed(self) -> bool:
-        """Whether a claim lost more than a quarter of what it asked for, a short while ago."""
-        return self._clock.monotonic() - self._lost_at < LASTS_SECONDS
+    def is_alone(self) -> bool:
+        """Whether no claim has lost anything for a while, or no other worker lives."""
+        met_nobody = self._met_at > self._lost_at and not self._others
+        return met_nobody or self._clock.monotonic() - self._lost_at >= COMPANY_SECONDS
+
+    @property
+    def knows_others(self) -> bool:
+        """Whether it is known who the others are."""
+        return bool(self._others)
 
     @property
     def shares(self) -> int:
-        """Among how many what waits is divided."""
-        return len(self._workers) if self.is_noticed else 1
+        """Among how many a backlog is divided."""
+        return len(self._others) + 1 if self._is_much_lost else 1
+
+    @property
+    def _is_much_lost(self) -> bool:
+        return self._clock.monotonic() - self._lost_much_at < LASTS_SECONDS
 
     def observe(self, *, asked: int, won: int) -> bool:
         """Learn from a claim. Returns whether it was the first to tell of others: then much of what is at hand here
         is theirs by now."""
+        now = self._clock.monotonic()
         self._company = self._company * COMPANY_FADES if won == asked else 1.0
+        if won < asked:
+            self._lost_at = now
         if asked == 1 or won * 4 >= asked * 3:
             return False
-        noticed, self._lost_at = self.is_noticed, self._clock.monotonic()
+        noticed, self._lost_much_at = self._is_much_lost, now
         return not noticed
 
-    def meet(self, workers: Iterable[WorkerId]) -> None:
+    def meet(self, workers: Iterable[WorkerRecord]) -> None:
         """These are alive, this one or not."""
-        self._workers = sorted({*workers, self._worker_id})
+        self._others = [worker for worker in workers if worker.id != self._worker_id]
+        self._met_at = self._clock.monotonic()
+        self._serving.clear()
+
+    def is_left(self, candidate: Candidate) -> bool:
+        """Whether a job that was heard of falls to another."""
+        return not (self.is_alone or self._is_mine(candidate))
 
     def share(self, window: Window, *, busy: Container[Candidate]) -> Window:
         """The part of a window that this process should try: some of the most urgent, since what is left to others
@@ -73,14 +98,15 @@ class Contention:
             return window
         return Window([*mine, urgent[-1]] if mine else urgent, complete=False)
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether no claim has lost anything, or so many were won whole since that it does not count any more."""
-        return self._company < NEGLIGIBLE
-
     def hesitation(self, random: Random) -> float:
         """For how many seconds to leave what was signalled to others: none for a process that is alone."""
         return self._company * SIGNAL_SPREAD_SECONDS * random.random()
 
     def _is_mine(self, candidate: Candidate) -> bool:
-        return self._workers[zlib.crc32(candidate.id.encode()) % len(self._workers)] == self._worker_id
+        workers = self._serving.get(candidate.queue) or self._find_serving(candidate.queue)
+        return workers[zlib.crc32(candidate.id.encode()) % len(workers)] == self._worker_id
+
+    def _find_serving(self, queue: str) -> list[WorkerId]:
+        others = {worker.id for worker in self._others if queue in worker.queues or ALL_QUEUES in worker.queues}
+        workers = self._serving[queue] = sorted({*others, self._worker_id})
+        return workers

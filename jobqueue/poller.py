@@ -43,6 +43,8 @@ REOPEN_SECONDS = 10.0
 """How long to do without a change stream after it broke."""
 OTHERS_SECONDS = 5.0
 """How old the list of live workers may be while they share."""
+LEFT_SECONDS = 0.25
+"""About how long what was heard of is left to another before it is looked for."""
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +94,8 @@ class Poller:
         self._missed = False
         self._shared = False
         self._found = 0
+        self._left_rank: int | None = None
+        self._left_until: asyncio.TimerHandle | None = None
 
     def serves(self, queue: str) -> bool:
         """Whether jobs of this queue are to be run here."""
@@ -148,6 +152,7 @@ class Poller:
         after = self._continue_after()
         if after is None:
             self._head_seen_at = self._clock.monotonic()
+            self._forget_what_was_left()
         await self._learn_of_others()
         if self._must_learn_of_queues():
             await self._learn_of_queues()
@@ -191,9 +196,9 @@ class Poller:
 
     async def _learn_of_others(self) -> None:
         now = self._clock.monotonic()
-        if self._contention.is_noticed and now - self._others_seen_at >= OTHERS_SECONDS:
+        if not self._contention.is_alone and now - self._others_seen_at >= OTHERS_SECONDS:
             since = self._clock.now() - timedelta(seconds=WORKER_SILENCE_SECONDS)
-            self._contention.meet(worker.id for worker in await self._jobs.workers(since=since))
+            self._contention.meet(await self._jobs.workers(since=since))
             self._others_seen_at = now
 
     def _is_low(self) -> bool:
@@ -278,10 +283,39 @@ class Poller:
             # More urgent work is found by the next look at the head; one for each signal would only cost the store.
             self._put_off = True
             self._attentive.clear()
-        elif signal.candidates and self._contention.is_alone and self._ready.offer(signal.candidates):
+        elif not signal.candidates or not (self._contention.is_alone or self._contention.knows_others):
+            self._look_for_signalled()
+        else:
+            self._divide(signal.candidates)
+
+    def _divide(self, candidates: Sequence[Candidate]) -> None:
+        """Take in what falls to this process, and look for the rest later, should it still wait then."""
+        left = [candidate for candidate in candidates if self._contention.is_left(candidate)]
+        if left:
+            self._leave_to_others(min(candidate.rank for candidate in left))
+        mine = [candidate for candidate in candidates if candidate not in left]
+        if not mine:
+            return
+        if not self._is_passed_over(mine) and self._ready.offer(mine):
             self._on_found()
         else:
             self._look_for_signalled()
+
+    def _is_passed_over(self, mine: Sequence[Candidate]) -> bool:
+        """Whether something more urgent than one of these was left to others, which may not have it yet."""
+        return self._left_rank is not None and any(self._left_rank < candidate.rank for candidate in mine)
+
+    def _leave_to_others(self, rank: int) -> None:
+        self._left_rank = rank if self._left_rank is None else min(rank, self._left_rank)
+        if self._left_until is None:
+            seconds = LEFT_SECONDS * (0.5 + self._random.random())  # or all would look at the same time
+            self._left_until = asyncio.get_running_loop().call_later(seconds, self.refresh)
+
+    def _forget_what_was_left(self) -> None:
+        """A look at the head shows what is left of it."""
+        if self._left_until is not None:
+            self._left_until.cancel()
+        self._left_rank = self._left_until = None
 
     def _look_for_signalled(self) -> None:
         self._attentive.clear()

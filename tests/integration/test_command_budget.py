@@ -36,6 +36,7 @@ class Enqueued:
         self.registry.task("noop")(self._run)
         self.registry.task("number")(self._number)
         self.all_ran = asyncio.Event()
+        self.ran: asyncio.Queue[None] = asyncio.Queue()
         self._left = expected
 
     async def _number(self) -> JsonValue:
@@ -43,6 +44,7 @@ class Enqueued:
         return {"left": self._left}
 
     async def _run(self) -> None:
+        self.ran.put_nowait(None)
         self._left -= 1
         if not self._left:
             self.all_ran.set()
@@ -189,6 +191,28 @@ async def test_a_look_at_a_job_that_is_not_finished_is_one_read(settings: Settin
 
     reads = [command for command in commands if command.name == "find" and command.collection == "jobs"]
     assert sum("_id" in read.filters[0] for read in reads) == 1, reads
+
+
+async def test_several_idle_workers_do_not_all_claim_what_they_hear_of(
+    settings: Settings, stack: AsyncExitStack
+) -> None:
+    workers = 4
+    enqueued = Enqueued(JOBS)
+    for _ in range(workers):
+        await start(settings, stack, enqueued)
+    api = await start(settings, stack, enqueued, workers=False)
+
+    async def run_one_after_the_other(count: int) -> None:
+        for _ in range(count):
+            await api.service.enqueue(NewJob(type="noop"))
+            await asyncio.wait_for(enqueued.ran.get(), 60)
+
+    await run_one_after_the_other(20)  # until they have met
+    with LISTENER.listening() as commands:
+        await run_one_after_the_other(JOBS // 10)
+
+    # One each, as a rule; each of them looks four times a second for what it left to others, and may meet a new one.
+    assert JOBS // 10 <= Budget(commands).claims <= 1.5 * JOBS // 10, Budget(commands)
 
 
 async def test_a_process_without_workers_signals_nothing_that_it_stores(

@@ -4,12 +4,29 @@ from random import Random
 import pytest
 from bench import StandingClock
 
-from jobqueue.contention import LASTS_SECONDS, Contention
+from jobqueue.contention import COMPANY_SECONDS, LASTS_SECONDS, Contention
 from jobqueue.job import Candidate, JobId, WorkerId
-from jobqueue.repository import Window
+from jobqueue.repository import Window, WorkerRecord
 
 START = datetime(2026, 2, 2, tzinfo=UTC)
 WORKERS = [WorkerId(f"worker-{number}") for number in range(3)]
+
+
+def alive(*workers: WorkerId, queues: str = "*") -> list[WorkerRecord]:
+    return [
+        WorkerRecord(
+            id=worker,
+            host="host",
+            pid=1,
+            version="1",
+            queues=[queues],
+            slots=1,
+            running=[],
+            started_at=START,
+            heartbeat_at=START,
+        )
+        for worker in workers
+    ]
 
 
 def candidates(count: int, *, priority: int = 0) -> list[Candidate]:
@@ -24,7 +41,7 @@ def clock() -> StandingClock:
 def sharing(clock: StandingClock, worker: WorkerId = WORKERS[0]) -> Contention:
     contention = Contention(worker, clock)
     contention.observe(asked=10, won=1)
-    contention.meet(WORKERS)
+    contention.meet(alive(*WORKERS))
     return contention
 
 
@@ -41,7 +58,7 @@ def test_workers_that_collide_divide_what_waits_and_leave_nothing_out(clock: Sta
 @pytest.mark.parametrize(("asked", "won"), [(1, 0), (100, 75), (0, 0)])
 def test_a_few_lost_jobs_are_no_reason_to_share(clock: StandingClock, asked: int, won: int) -> None:
     contention = Contention(WORKERS[0], clock)
-    contention.meet(WORKERS)
+    contention.meet(alive(*WORKERS))
 
     assert not contention.observe(asked=asked, won=won)
 
@@ -96,6 +113,52 @@ def test_a_window_without_a_readable_candidate_can_be_shared(clock: StandingCloc
     nothing = Window([], complete=False)
 
     assert sharing(clock).share(nothing, busy=()) is nothing
+
+
+# What is heard of
+
+
+def test_what_is_heard_of_falls_to_one_worker_each(clock: StandingClock) -> None:
+    heard = candidates(300)
+
+    taken = [[each for each in heard if not sharing(clock, worker).is_left(each)] for worker in WORKERS]
+
+    assert sorted(each for some in taken for each in some) == sorted(heard)
+    assert all(60 < len(some) < 140 for some in taken)
+
+
+def test_workers_of_other_queues_get_nothing(clock: StandingClock) -> None:
+    contention = Contention(WORKERS[0], clock)
+    contention.observe(asked=1, won=0)
+    contention.meet([*alive(WORKERS[0], WORKERS[1]), *alive(WORKERS[2], queues="other")])
+
+    heard = candidates(300)
+    left = {
+        queue: sum(contention.is_left(each._replace(queue=queue)) for each in heard) for queue in ("default", "other")
+    }
+
+    assert 100 < left["default"] < 200  # a half
+    assert 160 < left["other"] < 240  # two thirds
+
+
+def test_one_lost_job_tells_of_others_until_it_is_long_ago_or_nobody_is_there(clock: StandingClock) -> None:
+    contention = Contention(WORKERS[0], clock)
+    assert contention.is_alone
+
+    contention.observe(asked=1, won=0)
+    assert (contention.is_alone, contention.knows_others) == (False, False)
+
+    clock.at += timedelta(seconds=1)
+    contention.meet(alive(*WORKERS))
+    assert (contention.is_alone, contention.knows_others) == (False, True)
+
+    contention.meet(alive(WORKERS[0]))
+    assert (contention.is_alone, contention.knows_others) == (True, False)
+
+    contention.observe(asked=1, won=0)
+    clock.at += timedelta(seconds=COMPANY_SECONDS)
+    assert contention.is_alone
+    assert not any(contention.is_left(each) for each in candidates(30))
 
 
 def test_a_process_that_is_alone_does_not_hesitate(clock: StandingClock) -> None:

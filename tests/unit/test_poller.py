@@ -17,7 +17,7 @@ from jobqueue.contention import Contention
 from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.job import Candidate, Job, JobId, WorkerId
 from jobqueue.poller import BACKLOG_SECONDS, SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
-from jobqueue.repository import Features, JobRepository, QueueSignal, Window
+from jobqueue.repository import Features, JobRepository, QueueSignal, Window, WorkerRecord
 
 POLL_SECONDS = 3600.0
 SIGNAL = QueueSignal("default")
@@ -38,6 +38,7 @@ class CountingStore:
         self.found = Window([], complete=True)
         self.signalled: asyncio.Queue[QueueSignal | None] = asyncio.Queue()
         self.queues = {"default"}
+        self.alive: Sequence[WorkerRecord] = ()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.hold_up: Callable[[], Awaitable[None]] = self._not_at_all
@@ -47,6 +48,9 @@ class CountingStore:
     async def known_queues(self) -> Sequence[str]:
         await self.may_answer.wait()
         return sorted(self.queues)
+
+    async def workers(self, *, since: datetime) -> Sequence[WorkerRecord]:
+        return self.alive
 
     async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
         self.looks += 1
@@ -132,6 +136,13 @@ async def looked(store: CountingStore, times: int) -> None:
     await eventually(enough, seconds=20, what=f"{times} looks")
 
 
+async def eventually_at_hand(ready: ReadyQueue) -> None:
+    async def is_at_hand() -> bool:
+        return bool(len(ready))
+
+    await eventually(is_at_hand, seconds=20, what="something is at hand")
+
+
 async def listens(store: CountingStore) -> None:
     """And has looked once more since it does."""
     await looked(store, 2)
@@ -181,16 +192,90 @@ async def test_what_a_signal_names_is_at_hand_without_a_look() -> None:
     assert ready.take(10) == named
 
 
-async def test_what_a_signal_names_is_looked_for_when_others_are_at_the_same_jobs() -> None:
+async def test_what_a_signal_names_is_looked_for_until_it_is_known_who_is_at_the_same_jobs() -> None:
     store, ready, contention = CountingStore(), ReadyQueue(10), Contention(WorkerId("worker-1"), ServerClock())
-    contention.observe(asked=1, won=0)
     async with polling(store, ready=ready, contention=contention):
         await listens(store)
+        contention.observe(asked=1, won=0)
 
         store.signalled.put_nowait(QueueSignal("default", [candidate("a")]))
         await looked(store, 3)
 
     assert not ready.take(1)
+
+
+def worker(name: str) -> WorkerRecord:
+    return WorkerRecord(
+        id=WorkerId(name),
+        host="host",
+        pid=1,
+        version="1",
+        queues=["*"],
+        slots=1,
+        running=[],
+        started_at=START,
+        heartbeat_at=START,
+    )
+
+
+@asynccontextmanager
+async def in_company(store: CountingStore, ready: ReadyQueue) -> AsyncIterator[Contention]:
+    """A poller that lost a claim, looked who else is there, and listens. Two workers divide what is heard of."""
+    contention = Contention(WorkerId("worker-1"), ServerClock())
+    contention.observe(asked=1, won=0)
+    store.alive = [worker("worker-1"), worker("worker-2")]
+    async with polling(store, ready=ready, contention=contention):
+        await listens(store)
+        assert contention.knows_others
+        yield contention
+
+
+def divided(contention: Contention, *, priority: int = 0) -> tuple[list[Candidate], list[Candidate]]:
+    """Some that fall to this process, and some that fall to the other."""
+    some = [candidate(f"job-{number}")._replace(rank=-priority) for number in range(10)]
+    left = [each for each in some if contention.is_left(each)]
+    mine = sorted(set(some) - set(left))
+    assert mine
+    assert left
+    return mine, left
+
+
+async def test_of_what_is_heard_of_in_company_each_takes_its_own_without_a_look() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    async with in_company(store, ready) as contention:
+        mine, left = divided(contention)
+        looks = store.looks
+
+        store.signalled.put_nowait(QueueSignal("default", [*mine, *left]))
+        await eventually_at_hand(ready)
+        assert store.looks == looks
+
+    assert ready.take(10) == mine
+
+
+async def test_what_was_left_to_another_is_looked_for_a_little_later() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    async with in_company(store, ready) as contention:
+        _, left = divided(contention)
+        store.found = Window(sorted(left), complete=True)
+
+        store.signalled.put_nowait(QueueSignal("default", left))
+        await eventually_at_hand(ready)
+
+    assert ready.take(10) == sorted(left)
+
+
+async def test_what_is_less_urgent_than_what_was_left_is_looked_for() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    async with in_company(store, ready) as contention:
+        (_, left), (mine, _) = divided(contention, priority=5), divided(contention)
+        looks, store.found = store.looks, Window([*sorted(left), *mine], complete=True)
+
+        store.signalled.put_nowait(QueueSignal("default", [*left, *mine]))
+        await eventually_at_hand(ready)
+
+    assert store.looks > looks
+    assert ready.take(len(left)) == sorted(left)
 
 
 async def test_what_a_signal_names_is_looked_for_when_it_may_not_be_the_next() -> None:
