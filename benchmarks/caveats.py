@@ -61,8 +61,8 @@ OF: Mapping[str, str] = {
           embedded server the claim is `update_many` by id and a read, since its `find_one_and_update` reads the whole
           collection; on MongoDB it is `find_one_and_update`. The service does not read what was stored a moment ago.
         - Across processes the clocks of both are the machine's own, and the write by which the other process records
-          its start (a microsecond or two) is part of it. One worker listens: where several do, they get in each
-          other's way for some of the jobs and then look at slightly different times, up to 5 ms later.
+          its start (a microsecond or two) is part of it. Where several workers listen, all are woken by each job, on
+          the same two cores; one of them claims it. The first jobs, which they all claim, are among those measured.
         """,
     "growth": """
         What to bear in mind:

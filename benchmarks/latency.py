@@ -1,9 +1,9 @@
 """Enqueue to start on an idle service, against the bare cost of one insert and one claim.
 
-Local: the pool of the process that enqueues. Across: one process enqueues, another runs; with change streams it is
-told, without them it polls. One job at a time, with pauses in which everything falls idle. The bare claim is
-`find_one_and_update`; on the embedded server, where that reads the whole collection, it is what the product does
-there: `update_many` by id and a read of what was claimed.
+Local: the pool of the process that enqueues. Across: one process enqueues, another runs, or one of several that all
+wait; with change streams they are told, without them they poll. One job at a time, with pauses in which everything
+falls idle. The bare claim is `find_one_and_update`; on the embedded server, where that reads the whole collection, it
+is what the product does there: `update_many` by id and a read of what was claimed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.audit import audit_database, audit_runs
 from benchmarks.bench import Bench
 from benchmarks.ceiling import bare_store
 from benchmarks.engines import NoOps, bench_settings, running_engine
-from benchmarks.processes import jobqueue_process, python_process
+from benchmarks.processes import jobqueue_process, python_process, several_workers
 from benchmarks.stopwatch import percentiles
 from benchmarks.witness import VARIABLE, WARM_UP, Witness, memory_folder
 from benchmarks.workload import LEASE, NOOP, documents
@@ -37,16 +37,18 @@ from jobqueue.tasks import Registry
 
 PAUSE_SECONDS = 0.02
 ACROSS_PAUSE_SECONDS = 0.25
+SEVERAL = 4
 PATIENCE_SECONDS = 60.0
 BARE = WorkerId("bare")
 
 
 async def run(bench: Bench) -> None:
-    """In turns: bare, local, across with and without change streams."""
+    """In turns: bare, local, across with change streams to one worker and to several, and without."""
     for repeat in bench.rounds():
         await _bare(bench, bench.size(300, 30), repeat)
         await _local(bench, bench.size(300, 30), repeat)
         await _across(bench, "across processes, change stream", bench.size(100, 5), repeat, _told_worker)
+        await _across(bench, f"across to {SEVERAL} workers, change stream", bench.size(100, 5), repeat, _told_workers)
         await _across(bench, "across processes, polling", bench.size(30, 3), repeat, _polling_worker)
 
 
@@ -115,6 +117,12 @@ async def _local(bench: Bench, count: int, repeat: int) -> None:
 @asynccontextmanager
 async def _told_worker(bench: Bench, name: str) -> AsyncIterator[None]:
     async with jobqueue_process("worker", bench.database, name):
+        yield
+
+
+@asynccontextmanager
+async def _told_workers(bench: Bench, name: str) -> AsyncIterator[None]:
+    async with several_workers(SEVERAL, bench.database, name):
         yield
 
 
