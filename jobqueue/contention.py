@@ -4,8 +4,9 @@ Alone, a process claims from the head of what waits, and whatever it hears of. W
 jobs; then the live workers divide them by a hash of the id, each the same way, and each takes what falls to it: of what
 it hears of from the first loss on, of a backlog when much of a claim was lost, and there among what is equally urgent.
 What fell to others is looked for a little later, and taken when nothing of one's own is in sight, so the jobs of one
-that is busy, or dead and not yet missed, wait no longer than that. Nothing depends on their agreeing: who claims is
-still decided by the store, and a list that is old or wrong only costs claims that lose, or a little time.
+that is busy, or dead, wait no longer than that; and who did not take a job that it could have heard of is passed over
+for a while. Nothing depends on their agreeing: who claims is still decided by the store, and a list that is old or
+wrong only costs claims that lose, or a little time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ LASTS_SECONDS = 10.0
 """So long after a claim that lost much, others are thought to be at the same backlog."""
 COMPANY_SECONDS = 60.0
 """So long after a claim that lost anything, others are thought to be there still."""
+ABSENT_SECONDS = 10.0
+"""So long nothing falls to a worker that did not take what fell to it."""
 SIGNAL_SPREAD_SECONDS = 0.005
 """Processes woken by one signal look at slightly different times, while they get in each other's way."""
 COMPANY_FADES = 0.95
@@ -42,6 +45,7 @@ class Contention:
         self._company = 0.0
         self._met_at = float("-inf")
         self._others: Sequence[WorkerRecord] = ()
+        self._absent: dict[WorkerId, float] = {}
         self._serving: dict[str, list[WorkerId]] = {}
 
     @property
@@ -79,12 +83,20 @@ class Contention:
     def meet(self, workers: Iterable[WorkerRecord]) -> None:
         """These are alive, this one or not."""
         self._others = [worker for worker in workers if worker.id != self._worker_id]
-        self._met_at = self._clock.monotonic()
+        self._met_at = now = self._clock.monotonic()
+        self._absent = {worker: until for worker, until in self._absent.items() if until > now}
         self._serving.clear()
 
     def is_left(self, candidate: Candidate) -> bool:
         """Whether a job that was heard of falls to another."""
         return not (self.is_alone or self._is_mine(candidate))
+
+    def miss(self, candidates: Iterable[Candidate]) -> None:
+        """These jobs, which fell to others, still wait long after those could have taken them."""
+        owners = {self._owner(candidate) for candidate in candidates} - {self._worker_id}
+        if owners:
+            self._absent |= dict.fromkeys(owners, self._clock.monotonic() + ABSENT_SECONDS)
+            self._serving.clear()
 
     def share(self, window: Window, *, busy: Container[Candidate]) -> Window:
         """The part of a window that this process should try: some of the most urgent, since what is left to others
@@ -103,10 +115,13 @@ class Contention:
         return self._company * SIGNAL_SPREAD_SECONDS * random.random()
 
     def _is_mine(self, candidate: Candidate) -> bool:
+        return self._owner(candidate) == self._worker_id
+
+    def _owner(self, candidate: Candidate) -> WorkerId:
         workers = self._serving.get(candidate.queue) or self._find_serving(candidate.queue)
-        return workers[zlib.crc32(candidate.id.encode()) % len(workers)] == self._worker_id
+        return workers[zlib.crc32(candidate.id.encode()) % len(workers)]
 
     def _find_serving(self, queue: str) -> list[WorkerId]:
         others = {worker.id for worker in self._others if queue in worker.queues or ALL_QUEUES in worker.queues}
-        workers = self._serving[queue] = sorted({*others, self._worker_id})
+        workers = self._serving[queue] = sorted({*others - self._absent.keys(), self._worker_id})
         return workers

@@ -11,7 +11,7 @@ process that is alone need not look for what a signal names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import aclosing, suppress
 from datetime import timedelta
 from random import Random
@@ -94,7 +94,7 @@ class Poller:
         self._missed = False
         self._shared = False
         self._found = 0
-        self._left_rank: int | None = None
+        self._left: dict[Candidate, float] = {}
         self._left_until: asyncio.TimerHandle | None = None
 
     def serves(self, queue: str) -> bool:
@@ -152,7 +152,7 @@ class Poller:
         after = self._continue_after()
         if after is None:
             self._head_seen_at = self._clock.monotonic()
-            self._forget_what_was_left()
+        left = self._take_what_was_left() if after is None else set()
         await self._learn_of_others()
         if self._must_learn_of_queues():
             await self._learn_of_queues()
@@ -162,6 +162,8 @@ class Poller:
         limit = self._window * min(self._contention.shares, MAX_WINDOWS)
         with self._busy.look():
             window = await self._jobs.candidates(queues, after=after, limit=limit)
+            if left:
+                self._contention.miss(left & set(window.candidates))
             self._take_in(window, after=after)
         self._on_found()
         if await self._learn_of_queues():
@@ -292,7 +294,7 @@ class Poller:
         """Take in what falls to this process, and look for the rest later, should it still wait then."""
         left = [candidate for candidate in candidates if self._contention.is_left(candidate)]
         if left:
-            self._leave_to_others(min(candidate.rank for candidate in left))
+            self._leave_to_others(left)
         mine = [candidate for candidate in candidates if candidate not in left]
         if not mine:
             return
@@ -303,19 +305,22 @@ class Poller:
 
     def _is_passed_over(self, mine: Sequence[Candidate]) -> bool:
         """Whether something more urgent than one of these was left to others, which may not have it yet."""
-        return self._left_rank is not None and any(self._left_rank < candidate.rank for candidate in mine)
+        return bool(self._left) and min(self._left).rank < max(mine).rank
 
-    def _leave_to_others(self, rank: int) -> None:
-        self._left_rank = rank if self._left_rank is None else min(rank, self._left_rank)
+    def _leave_to_others(self, candidates: Iterable[Candidate]) -> None:
+        self._left |= dict.fromkeys(candidates, self._clock.monotonic())
         if self._left_until is None:
             seconds = LEFT_SECONDS * (0.5 + self._random.random())  # or all would look at the same time
             self._left_until = asyncio.get_running_loop().call_later(seconds, self.refresh)
 
-    def _forget_what_was_left(self) -> None:
-        """A look at the head shows what is left of it."""
+    def _take_what_was_left(self) -> Set[Candidate]:
+        """A look at the head shows what became of it. Returns what another could have taken by now."""
         if self._left_until is not None:
             self._left_until.cancel()
-        self._left_rank = self._left_until = None
+        self._left_until = None
+        enough = self._clock.monotonic() - LEFT_SECONDS / 2
+        left, self._left = self._left, {}
+        return {candidate for candidate, heard_at in left.items() if heard_at <= enough}
 
     def _look_for_signalled(self) -> None:
         self._attentive.clear()

@@ -4,7 +4,7 @@ from random import Random
 import pytest
 from bench import StandingClock
 
-from jobqueue.contention import COMPANY_SECONDS, LASTS_SECONDS, Contention
+from jobqueue.contention import ABSENT_SECONDS, COMPANY_SECONDS, LASTS_SECONDS, Contention
 from jobqueue.job import Candidate, JobId, WorkerId
 from jobqueue.repository import Window, WorkerRecord
 
@@ -139,6 +139,31 @@ def test_workers_of_other_queues_get_nothing(clock: StandingClock) -> None:
 
     assert 100 < left["default"] < 200  # a half
     assert 160 < left["other"] < 240  # two thirds
+
+
+def test_who_did_not_take_what_fell_to_it_is_passed_over_for_a_while(clock: StandingClock) -> None:
+    contention, heard = sharing(clock), candidates(300)
+    left = [each for each in heard if contention.is_left(each)]
+
+    contention.miss(left)
+    assert not any(contention.is_left(each) for each in heard)
+
+    contention.meet(alive(*WORKERS))
+    assert not any(contention.is_left(each) for each in heard)
+
+    clock.at += timedelta(seconds=ABSENT_SECONDS)
+    contention.meet(alive(*WORKERS))
+    assert [each for each in heard if contention.is_left(each)] == left
+
+
+def test_nothing_is_held_against_others_when_nothing_was_missed(clock: StandingClock) -> None:
+    contention, heard = sharing(clock), candidates(300)
+    left = [each for each in heard if contention.is_left(each)]
+
+    contention.miss([])
+    contention.miss(set(heard) - set(left))
+
+    assert [each for each in heard if contention.is_left(each)] == left
 
 
 def test_one_lost_job_tells_of_others_until_it_is_long_ago_or_nobody_is_there(clock: StandingClock) -> None:

@@ -219,12 +219,15 @@ def worker(name: str) -> WorkerRecord:
 
 
 @asynccontextmanager
-async def in_company(store: CountingStore, ready: ReadyQueue) -> AsyncIterator[Contention]:
+async def in_company(
+    store: CountingStore, ready: ReadyQueue, *, clock: Clock | None = None
+) -> AsyncIterator[Contention]:
     """A poller that lost a claim, looked who else is there, and listens. Two workers divide what is heard of."""
-    contention = Contention(WorkerId("worker-1"), ServerClock())
+    clock = clock or ServerClock()
+    contention = Contention(WorkerId("worker-1"), clock)
     contention.observe(asked=1, won=0)
     store.alive = [worker("worker-1"), worker("worker-2")]
-    async with polling(store, ready=ready, contention=contention):
+    async with polling(store, ready=ready, contention=contention, clock=clock):
         await listens(store)
         assert contention.knows_others
         yield contention
@@ -261,8 +264,37 @@ async def test_what_was_left_to_another_is_looked_for_a_little_later() -> None:
 
         store.signalled.put_nowait(QueueSignal("default", left))
         await eventually_at_hand(ready)
+        assert ready.take(10) == sorted(left)
 
-    assert ready.take(10) == sorted(left)
+        # And who did not take it is busy, or gone: the next one falls to somebody else.
+        assert not any(contention.is_left(each) for each in left)
+
+
+async def test_who_takes_what_was_left_to_it_keeps_getting_its_part() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    async with in_company(store, ready) as contention:
+        _, left = divided(contention)
+        looks, store.found = store.looks, Window([candidate("another")], complete=True)
+
+        store.signalled.put_nowait(QueueSignal("default", left))
+        await looked(store, looks + 1)
+        await paused()
+
+        assert all(contention.is_left(each) for each in left)
+
+
+async def test_what_was_left_a_moment_ago_is_not_held_against_anybody() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    async with in_company(store, ready, clock=HandClock()) as contention:
+        _, left = divided(contention)
+        looks, store.found = store.looks, Window(sorted(left), complete=True)
+
+        store.signalled.put_nowait(QueueSignal("default", left))
+        store.signalled.put_nowait(SIGNAL)  # which is looked for at once
+        await looked(store, looks + 1)
+        await paused()
+
+        assert all(contention.is_left(each) for each in left)
 
 
 async def test_what_is_less_urgent_than_what_was_left_is_looked_for() -> None:
