@@ -4,8 +4,8 @@ It fetches ids in windows and puts them into the `ReadyQueue`. While there is mo
 goes on from where it stopped, because the head of a queue index is where the deleted keys are; at least once
 every `poll_seconds` it goes back to the head, so the order of claims is never older than that. With nothing
 to do it looks once every `poll_seconds`, or when another process signals. Signals are only hints: rare ones are
-followed by a look at once, frequent ones by looks in step, and the store is left alone at least half the time. A
-process that is alone need not look for what a signal names.
+followed by a look at once, frequent ones by looks in step, and the store is left alone at least half the time. What a
+signal names need not be looked for: who is alone takes it in, several divide it (`contention.py`).
 """
 
 from __future__ import annotations
