@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pymongo import AsyncMongoClient
+from worker_records import worker_record
 
 from jobqueue.app import inspecting
 from jobqueue.clock import Identifiers
@@ -91,18 +92,7 @@ async def patient(server_uri: str, database_name: str) -> AsyncIterator[Patient]
 
 
 def a_worker() -> WorkerRecord:
-    now = datetime.now(UTC)
-    return WorkerRecord(
-        id=WorkerId("w"),
-        host="h",
-        pid=1,
-        version="1",
-        queues=["*"],
-        slots=1,
-        running=[],
-        started_at=now,
-        heartbeat_at=now,
-    )
+    return worker_record("w", at=datetime.now(UTC))
 
 
 def names(examination: Examination) -> list[str]:

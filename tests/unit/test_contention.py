@@ -3,6 +3,7 @@ from random import Random
 
 import pytest
 from bench import StandingClock
+from worker_records import worker_record
 
 from jobqueue.contention import ABSENT_SECONDS, COMPANY_SECONDS, LASTS_SECONDS, Contention
 from jobqueue.job import Candidate, JobId, WorkerId
@@ -13,20 +14,7 @@ WORKERS = [WorkerId(f"worker-{number}") for number in range(3)]
 
 
 def alive(*workers: WorkerId, queues: str = "*") -> list[WorkerRecord]:
-    return [
-        WorkerRecord(
-            id=worker,
-            host="host",
-            pid=1,
-            version="1",
-            queues=[queues],
-            slots=1,
-            running=[],
-            started_at=START,
-            heartbeat_at=START,
-        )
-        for worker in workers
-    ]
+    return [worker_record(worker, queues=queues) for worker in workers]
 
 
 def candidates(count: int, *, priority: int = 0) -> list[Candidate]:

@@ -11,6 +11,7 @@ from typing import cast
 
 from hand_clock import HandClock
 from observers import eventually
+from worker_records import worker_record
 
 from jobqueue.clock import Clock, ServerClock
 from jobqueue.contention import Contention
@@ -204,20 +205,6 @@ async def test_what_a_signal_names_is_looked_for_until_it_is_known_who_is_at_the
     assert not ready.take(1)
 
 
-def worker(name: str) -> WorkerRecord:
-    return WorkerRecord(
-        id=WorkerId(name),
-        host="host",
-        pid=1,
-        version="1",
-        queues=["*"],
-        slots=1,
-        running=[],
-        started_at=START,
-        heartbeat_at=START,
-    )
-
-
 @asynccontextmanager
 async def in_company(
     store: CountingStore, ready: ReadyQueue, *, clock: Clock | None = None
@@ -226,7 +213,7 @@ async def in_company(
     clock = clock or ServerClock()
     contention = Contention(WorkerId("worker-1"), clock)
     contention.observe(asked=1, won=0)
-    store.alive = [worker("worker-1"), worker("worker-2")]
+    store.alive = [worker_record("worker-1"), worker_record("worker-2")]
     async with polling(store, ready=ready, contention=contention, clock=clock):
         await listens(store)
         assert contention.knows_others

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web_runner import BaseRunner
 from memory_jobs import MemoryJobs, ObservedFollowers, SilentDispatcher
+from worker_records import worker_record
 
 from jobqueue.api.handlers import Limits
 from jobqueue.api.routes import build_api
@@ -18,7 +19,6 @@ from jobqueue.api.serving import ApiRunner
 from jobqueue.clock import Identifiers, ServerClock
 from jobqueue.dispatch import Dispatcher
 from jobqueue.following import Followers
-from jobqueue.job import WorkerId
 from jobqueue.repository import JobRepository, WorkerRecord
 from jobqueue.service import JobService
 
@@ -86,15 +86,4 @@ async def client(service: JobService, limits: Limits) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def a_worker() -> WorkerRecord:
-    moment = ServerClock().now()
-    return WorkerRecord(
-        id=WorkerId("w1"),
-        host="example",
-        pid=1,
-        version="0.1.0",
-        queues=["*"],
-        slots=10,
-        running=[],
-        started_at=moment,
-        heartbeat_at=moment,
-    )
+    return worker_record("w1", slots=10, at=ServerClock().now())
