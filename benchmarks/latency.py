@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from benchmarks.audit import audit_database, audit_runs
 from benchmarks.bench import Bench
 from benchmarks.ceiling import bare_store
 from benchmarks.engines import NoOps, bench_settings, running_engine
-from benchmarks.processes import jobqueue_process, python_process, several_workers
+from benchmarks.processes import python_process, several_workers
 from benchmarks.stopwatch import percentiles
 from benchmarks.witness import VARIABLE, WARM_UP, Witness, memory_folder
 from benchmarks.workload import LEASE, NOOP, documents
@@ -47,8 +48,9 @@ async def run(bench: Bench) -> None:
     for repeat in bench.rounds():
         await _bare(bench, bench.size(300, 30), repeat)
         await _local(bench, bench.size(300, 30), repeat)
-        await _across(bench, "across processes, change stream", bench.size(100, 5), repeat, _told_worker)
-        await _across(bench, f"across to {SEVERAL} workers, change stream", bench.size(100, 5), repeat, _told_workers)
+        for count, case in ((1, "across processes"), (SEVERAL, f"across to {SEVERAL} workers")):
+            workers = partial(_told_workers, count)
+            await _across(bench, f"{case}, change stream", bench.size(100, 5), repeat, workers)
         await _across(bench, "across processes, polling", bench.size(30, 3), repeat, _polling_worker)
 
 
@@ -114,16 +116,8 @@ async def _local(bench: Bench, count: int, repeat: int) -> None:
             await audit_database(bench.database.uri, name, completed=count)
 
 
-@asynccontextmanager
-async def _told_worker(bench: Bench, name: str) -> AsyncIterator[None]:
-    async with jobqueue_process("worker", bench.database, name):
-        yield
-
-
-@asynccontextmanager
-async def _told_workers(bench: Bench, name: str) -> AsyncIterator[None]:
-    async with several_workers(SEVERAL, bench.database, name):
-        yield
+def _told_workers(count: int, bench: Bench, name: str) -> AbstractAsyncContextManager[None]:
+    return several_workers(count, bench.database, name)
 
 
 @asynccontextmanager

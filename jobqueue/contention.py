@@ -111,7 +111,7 @@ class Contention:
         return Window([*mine, urgent[-1]] if mine else urgent, complete=False)
 
     def hesitation(self, random: Random) -> float:
-        """For how many seconds to leave what was signalled to others: none for a process that is alone."""
+        """For how many seconds to leave what was signalled to others: none for a process that lost nothing."""
         return self._company * SIGNAL_SPREAD_SECONDS * random.random()
 
     def _is_mine(self, candidate: Candidate) -> bool:
