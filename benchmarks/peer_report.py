@@ -31,6 +31,7 @@ def peers_section(found: Benchmark, *, bare: float | None = None) -> str:
         "## Other job queues",
         table(head, (_row(name, case) for name, case in measured.items())),
         "\n".join(f"- {name}: not measured: {reason}" for name, reason in _unmeasured(found)),
+        _on_which_python(measured),
         "\n".join([*_goals(measured), *_pickup_goals(measured), *_what_is_possible(measured, bare)]),
         "\n".join(_wins(measured)),
     ]
@@ -69,6 +70,15 @@ def _unmeasured(found: Benchmark) -> Iterator[tuple[str, str]]:
     for name, case in found.cases.items():
         if reason := case.text("not_measured"):
             yield name, reason
+
+
+def _on_which_python(measured: Mapping[str, Case]) -> str:
+    """In words: the Python that ours ran on, and who had another one."""
+    if OURS not in measured:
+        return ""
+    ours = measured[OURS].text("python")
+    others = [f"{name} on {python}" for name, case in measured.items() if (python := case.text("python")) != ours]
+    return f"Ours ran on Python {ours}, and so did {'the others, but for ' + ', '.join(others) if others else 'all'}."
 
 
 def _goals(measured: Mapping[str, Case]) -> Iterator[str]:

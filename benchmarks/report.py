@@ -26,6 +26,7 @@ jobs of which an audit found that each ran exactly once; a run that fails it wri
 ```sh
 pip install -e '.[bench]'
 python -m benchmarks setup                 # the peers, each in an environment of its own (also needs redis, PostgreSQL)
+                                           # Python 3.12 or newer: oban needs it, and all are to run on the same one
 python -m benchmarks ceiling engine latency http growth blocking
 python -m benchmarks peers --repeats 2     # about 25 minutes a round; JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses
 python -m benchmarks report

@@ -1,6 +1,8 @@
 """The virtual environments of the peers, with pinned versions: one cannot hold them all (three redis-py are asked for).
 
 python -m benchmarks setup      makes those that are missing, under JOBQUEUE_BENCH_PEERS or ~/.cache/jobqueue-peers
+
+Each is of the Python that runs this, so that all are compared on the same one, unless it is too old for a peer.
 """
 
 from __future__ import annotations
@@ -31,12 +33,12 @@ class Environment:
         return _home() / self.name / "bin" / "python"
 
     def make(self) -> str | None:
-        """Install it, where it is not; returns why that cannot be, if so."""
-        if not self.python.exists():
-            base = _base_python(self.least)
-            if base is None:
-                return f"no Python {'.'.join(map(str, self.least))} or newer was found (set JOBQUEUE_BENCH_PYTHON)"
-            subprocess.run([base, "-m", "venv", self.python.parents[1]], check=True)
+        """Install it with this Python, or a newer one where it is too old; returns why that cannot be, if so."""
+        base = _base_python(self.least)
+        if base is None:
+            return f"no Python {'.'.join(map(str, self.least))} or newer was found (set JOBQUEUE_BENCH_PYTHON)"
+        if not self.python.exists() or _version_of(self.python) != _version_of(base):
+            subprocess.run([base, "-m", "venv", "--clear", self.python.parents[1]], check=True)
         pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         subprocess.run([self.python, *pip, *self.packages], check=True)
         return None
@@ -90,6 +92,10 @@ def _newer_pythons() -> Iterator[str]:
     yield from (found for name in named if name and (found := shutil.which(name)))
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     yield from (str(path) for path in sorted(pyenv.glob("versions/3.1[2-9]*/bin/python"), reverse=True))
+
+
+def _version_of(python: str | Path) -> str:
+    return subprocess.run([python, "--version"], check=True, capture_output=True, text=True).stdout
 
 
 def _is_at_least(python: str, least: tuple[int, int]) -> bool:

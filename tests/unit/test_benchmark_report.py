@@ -103,6 +103,18 @@ def test_where_a_peer_wins_the_report_says_so(results: Path) -> None:
     assert "Ahead of jobqueue in pick-up p99 ms: oban (4.00 to 9.00)." in page
 
 
+def test_who_ran_on_another_python_is_named(results: Path) -> None:
+    put(results, peer("jobqueue", 5_000, python="3.11.7"), peer("oban", 6_000, python="3.13.0"))
+
+    assert "Ours ran on Python 3.11.7, and so did the others, but for oban on 3.13.0." in render(read_results(results))
+
+
+def test_who_all_ran_on_the_same_python_are_said_to(results: Path) -> None:
+    put(results, peer("jobqueue", 5_000, python="3.13.0"), peer("oban", 6_000, python="3.13.0"))
+
+    assert "Ours ran on Python 3.13.0, and so did all." in render(read_results(results))
+
+
 def test_a_peer_that_could_not_run_is_not_measured_and_never_beaten(results: Path) -> None:
     put(results, peer("jobqueue", 5_000), line("peers", "oban", not_measured="no Python 3.12"))
 
