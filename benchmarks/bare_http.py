@@ -2,12 +2,14 @@
 
     python -m benchmarks.bare_http PORT URI DATABASE ANSWER_FILE
 
-`POST /jobs` validates and answers; `POST /stored` also inserts one document, by itself; `GET /jobs/{id}` answers after
-one find by id; `GET /nothing` only answers.
+`POST /jobs` validates and answers; `POST /stored` also inserts one document, by itself, and `POST /grouped` together
+with those that come while the last ones are written; `GET /jobs/{id}` answers after one find by id; `GET /nothing` only
+answers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +17,17 @@ from typing import Annotated, Any
 
 import uvloop
 from aiohttp import web
+from bson import Int64, ObjectId
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from jobqueue.clock import ServerClock
 from jobqueue.driver import connect
-from jobqueue.mongo.store import Store
+from jobqueue.mongo.store import Collection, Store
 from jobqueue.process import calm_the_garbage_collector
 from jobqueue.settings import Settings
 
+Document = dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 
 
@@ -43,11 +47,56 @@ class BareJob(BaseModel):
     timeout_seconds: Annotated[float, Field(gt=0)] | None = None
     tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=20)] = []
 
+    def document(self, now: datetime) -> Document:
+        """With the fields of a job that the service stores, and no more work than that."""
+        unique = ObjectId()
+        return {
+            "_id": str(unique),
+            "payload": self.payload,
+            "type": self.type,
+            "queue": self.queue,
+            "priority": self.priority,
+            "status": "pending",
+            "retryCount": 0,
+            "maxRetries": 3,
+            "runAt": now,
+            "createdAt": now,
+            "updatedAt": now,
+            "seq": Int64(now.timestamp() * 1e6),
+            "insertId": str(unique),
+        }
+
+
+class GroupedInserts:
+    """The least that stores many bodies together: one insert at a time, of all that came since the last one."""
+
+    def __init__(self, jobs: Collection) -> None:
+        self._jobs = jobs
+        self._waiting: list[tuple[Document, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
+
+    async def insert(self, document: Document) -> None:
+        """Return when it is stored. After an error nobody is answered any more, and the benchmark fails."""
+        stored = asyncio.get_running_loop().create_future()
+        self._waiting.append((document, stored))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        await stored
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            await self._jobs.insert_many([document for document, _ in batch], ordered=False)
+            for _, stored in batch:
+                stored.set_result(None)
+        self._writing = None
+
 
 def build(uri: str, database_name: str, answer: bytes) -> web.Application:
     """The application. Its answers are those of a job that the service made."""
     settings = Settings(database=database_name)
     store = Store(connect(settings, uri), database_name)
+    clock, grouped = ServerClock(), GroupedInserts(store.jobs)
 
     def created() -> web.Response:
         headers = {"Location": "/jobs/000000000000000000000000"}
@@ -59,8 +108,12 @@ def build(uri: str, database_name: str, answer: bytes) -> web.Application:
 
     async def create_stored(request: web.Request) -> web.Response:
         job = BareJob.model_validate_json(await request.read())
-        now = ServerClock().now()
-        await store.jobs.insert_one({"type": job.type, "payload": job.payload, "status": "bare", "createdAt": now})
+        await store.jobs.insert_one(job.document(clock.now()))
+        return created()
+
+    async def create_grouped(request: web.Request) -> web.Response:
+        job = BareJob.model_validate_json(await request.read())
+        await grouped.insert(job.document(clock.now()))
         return created()
 
     async def show(request: web.Request) -> web.Response:
@@ -75,6 +128,7 @@ def build(uri: str, database_name: str, answer: bytes) -> web.Application:
         [
             web.post("/jobs", create),
             web.post("/stored", create_stored),
+            web.post("/grouped", create_grouped),
             web.get("/jobs/{id}", show),
             web.get("/nothing", nothing),
         ]

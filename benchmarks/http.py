@@ -1,9 +1,10 @@
 """HTTP: what the service answers a second, as a share of a bare aiohttp handler under the same load.
 
-The bare handler parses and validates the same body and answers the same bytes; for `GET` it makes the one find that
-must be made. Both are one process on uvloop; the service also as two processes on one port, which needs cores that
-nobody else wants. `server_cpu_us` is the CPU of the server, all its processes, for each request, which holds when load
-generator, server and database share too few cores; `database_cpu_us` is that of the database.
+The bare handler parses and validates the same body and answers the same bytes: without storing it, storing it in the
+plainest of group commits, and by itself; for `GET` it makes the one find that must be made. Both are one process on
+uvloop; the service also as two processes on one port, which needs cores that nobody else wants. `server_cpu_us` is the
+CPU of the server, all its processes, for each request, which holds when load generator, server and database share too
+few cores; `database_cpu_us` is that of the database.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ BULKS_IN_FLIGHT = 4
 IDS = 1_000
 UP = re.compile(r"^jobqueue_process_up\{.*\} 1\.0$", re.MULTILINE)
 
-JOBS_OF = {"POST /jobs": 1, "POST /jobs, 2 processes": 1, "POST /jobs/bulk": BATCH, "bare POST and insert_one": 1}
+STORING = ("POST /jobs", "POST /jobs, 2 processes", "bare POST and insert_one", "bare POST and grouped inserts")
+JOBS_OF = {**dict.fromkeys(STORING, 1), "POST /jobs/bulk": BATCH}
 """How many documents one answer stands for."""
 
 SINGLE = Load("POST", ["/jobs"], json.dumps(BODY))
@@ -64,6 +66,7 @@ async def run(bench: Bench) -> None:
                 ("POST /jobs", servers.service, SINGLE),
                 ("POST /jobs, 2 processes", servers.two, SINGLE),
                 ("bare POST", servers.bare, SINGLE),
+                ("bare POST and grouped inserts", servers.bare, Load("POST", ["/grouped"], SINGLE.body)),
                 ("bare POST and insert_one", servers.bare, Load("POST", ["/stored"], SINGLE.body)),
                 ("GET /jobs/{id}", servers.service, show),
                 ("GET /jobs/{id}, 2 processes", servers.two, show),

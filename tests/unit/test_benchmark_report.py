@@ -175,3 +175,13 @@ def test_what_the_bare_calls_reach_is_said_beside_the_best_durable_peer(results:
     put(results, peer("oban", 2_000), line("engine", BASE, per_second=6_000))
 
     assert "reach 6,000/s on this server, 3.00 times the best durable peer" in render(read_results(results))
+
+
+def test_posting_is_also_held_against_what_stores_as_plainly_as_can_be(results: Path) -> None:
+    put(
+        results,
+        line("http", "POST /jobs", per_second=5_000, server_cpu_us=150),
+        line("http", "bare POST and grouped inserts", per_second=6_250, server_cpu_us=120),
+    )
+
+    assert "group commits: 80 % in requests, 80 % in CPU of the server." in render(read_results(results))
