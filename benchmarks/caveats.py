@@ -46,8 +46,8 @@ OF: Mapping[str, str] = {
         - "2 processes" are two of the service on one port, each with group commits of its own, which are smaller then.
           They have a second core only where load generator and database leave one; else the rows show what a second
           process costs.
-        - The bare `POST` stores nothing. The rows below it store the same fields as the service, together with those that
-          come meanwhile or each body by itself, without asking whether an id is taken, what is to be said when the
+        - The bare `POST` stores nothing. The rows below it store the same fields as the service, together with those
+          that come meanwhile or each body by itself, without asking whether an id is taken, what is to be said when the
           database fails, or how much may wait.
         - The bare handler has no middleware, no request id, no problem documents; its body is parsed and checked in one
           pass, without the checks for repeated keys, wide integers and depth.

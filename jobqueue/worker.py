@@ -52,7 +52,8 @@ CLAIMS_IN_FLIGHT = 2
 WORTH_ANOTHER_CLAIM = 20
 """So many jobs, or as many as half of the slots, are claimed beside a claim that is under way; fewer wait for its
 answer, and for those that come meanwhile: singly they cost the embedded server 0.4 ms each, by the hundred 0.05."""
-MAX_CLAIM = 1_000
+MAX_CLAIM = 200
+"""In one claim: none of its jobs starts before all are claimed, and a server may look for each among all their ids."""
 MAX_UNACKNOWLEDGED = 2_000
 """Two full batches of the group commit."""
 LATE_CLAIM_SECONDS = 30.0

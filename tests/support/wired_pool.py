@@ -91,14 +91,14 @@ def waiting(count: int) -> list[Job]:
     ]
 
 
-def wired_pool(wire: Wire, registry: Registry, observer: Observer = UNOBSERVED) -> WorkerPool:
+def wired_pool(wire: Wire, registry: Registry, observer: Observer = UNOBSERVED, *, slots: int = SLOTS) -> WorkerPool:
     """A pool that runs what waits there, once its poller runs."""
     return WorkerPool(
         cast(JobRepository, wire),
         registry,
         LeaseKeeper(LEASE),
         options=PoolOptions(
-            slots=SLOTS,
+            slots=slots,
             queue_size=1_000,
             queues=["default"],
             poll_seconds=1.0,

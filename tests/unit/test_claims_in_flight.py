@@ -13,7 +13,7 @@ from wired_pool import SLOTS, Wire, waiting, wired_pool
 from jobqueue.job import Candidate, Job, JobId, JsonValue, Lease
 from jobqueue.repository import Claimed, Window
 from jobqueue.tasks import Registry
-from jobqueue.worker import WORTH_ANOTHER_CLAIM, WorkerPool
+from jobqueue.worker import MAX_CLAIM, WORTH_ANOTHER_CLAIM, WorkerPool
 
 
 class Slow(Wire):
@@ -46,14 +46,14 @@ def store(jobs: list[Job]) -> Slow:
 
 
 @asynccontextmanager
-async def pool_on(store: Slow) -> AsyncIterator[WorkerPool]:
+async def pool_on(store: Slow, *, slots: int = SLOTS) -> AsyncIterator[WorkerPool]:
     registry = Registry()
 
     @registry.task("noop")
     async def noop() -> JsonValue:
         return None
 
-    pool = wired_pool(store, registry)
+    pool = wired_pool(store, registry, slots=slots)
     poller = asyncio.create_task(pool.poller.run())
     await asyncio.wait_for(store.looked.wait(), 20)
     try:
@@ -88,3 +88,10 @@ async def test_many_jobs_are_claimed_beside_a_claim_that_is_under_way(store: Slo
         await offer(pool, jobs[1 : WORTH_ANOTHER_CLAIM + 1])
 
     assert store.claims == [1, WORTH_ANOTHER_CLAIM]
+
+
+async def test_what_many_slots_could_take_is_claimed_in_parts(store: Slow) -> None:
+    async with pool_on(store, slots=1_000) as pool:
+        await offer(pool, waiting(3 * MAX_CLAIM))
+
+    assert store.claims == [MAX_CLAIM, MAX_CLAIM]
