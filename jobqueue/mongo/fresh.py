@@ -3,12 +3,13 @@
 A claim reads what it has won, since in between the job may have been run by somebody else. One that was just stored by
 this process, or came with the change stream, need not be read if the claim itself makes sure that it still is what it
 was: the same `insertId`, and never claimed. What only a person in mongosh could have changed is believed for
-`BELIEVED_SECONDS`.
+`BELIEVED_SECONDS` after the job was made; one that was heard of late (the process was frozen) is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import bson
@@ -56,7 +57,8 @@ class FreshJobs:
         if len(fresh) < len(job_ids):
             return None
         jobs = [_read(document) for document in fresh]
-        known = [job for job in jobs if job is not None and job.insert_id is not None]
+        oldest = self._clock.now() - timedelta(seconds=BELIEVED_SECONDS)
+        known = [job for job in jobs if job is not None and job.insert_id is not None and job.created_at >= oldest]
         return known if len(known) == len(job_ids) else None
 
     def _drop(self, job_id: JobId) -> _Kept | None:

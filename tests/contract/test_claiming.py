@@ -273,3 +273,12 @@ class TestFreshJobs:
         won = await bench.jobs.claim([job.id], bench.lease(), at=bench.clock.at)
 
         assert [each.payload for each in won.jobs] == ["as it is"]
+
+    async def test_they_are_read_when_they_were_heard_of_late(self, bench: Bench) -> None:
+        made_at = bench.clock.at - timedelta(seconds=BELIEVED_SECONDS + 1)
+        job = await self.fresh(bench, created_at=made_at, payload="as it was stored")
+        await bench.raw.update_one({"_id": job.id}, {"$set": {"payload": "as it is", "retryCount": 1}})
+
+        won = await bench.jobs.claim([job.id], bench.lease(), at=bench.clock.at)
+
+        assert [(each.payload, each.retry_count) for each in won.jobs] == [("as it is", 2)]
