@@ -21,13 +21,13 @@ from bson import Int64, ObjectId
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from benchmarks.workload import Document
 from jobqueue.clock import ServerClock
 from jobqueue.driver import connect
 from jobqueue.mongo.store import Collection, Store
 from jobqueue.process import calm_the_garbage_collector
 from jobqueue.settings import Settings
 
-Document = dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 
 
