@@ -27,10 +27,13 @@ OF: Mapping[str, str] = {
           Celery acknowledges it then by default: a crash of the worker loses it, whatever Redis does.
         - The embedded server stands in for MongoDB where no other is given: a beta, with a cost of its own for every
           operation. A real `mongod` replica set has other figures; measure on yours.
-        - Threads and single jobs at a time (dramatiq, celery, rq, huey) against 100 coroutines: a no-op job flatters
-          the latter. Each runs as its documentation has it for one process, no-op jobs favour those that fetch many.
-        - Ours runs with its defaults but for 100 slots, as the asyncio peers have, and 5,000 ids at hand instead of
-          1,000: a look at the embedded server costs as much whatever it fetches, so fewer of them help there.
+        - Threads and single jobs at a time (dramatiq, celery, rq, huey) against hundreds of coroutines: a no-op job
+          flatters the latter. Each runs as its documentation has it for one process, no-op jobs favour those that
+          fetch many; the final has those on asyncio with 200 coroutines too, those with threads with more threads.
+        - Ours runs with its defaults but for its slots, of which it has as many as the asyncio peers, and 5,000 ids at
+          hand instead of 1,000: a look at the embedded server costs as much whatever it fetches, so fewer of them help.
+        - "End to end" takes a second or two with the fastest, in which the machine may be slow for one and not for
+          another: hence the final, whose turns have all of them within some minutes, and the middle of its ratios.
         - Results: arq, saq and rq keep something for each job whether or not a task returns anything; taskiq, dramatiq
           and celery only when told to; procrastinate keeps none, and has no row with results.
         - Producer, worker and server share the cores. "Over HTTP" has one more process than all the others.

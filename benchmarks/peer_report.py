@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from benchmarks.markdown import figure, table
 from benchmarks.peers.catalogue import PEERS
+from benchmarks.peers.ranking import (
+    END_TO_END,
+    FINAL,
+    FINAL_OF,
+    OURS,
+    best,
+    finals,
+    has_result,
+    is_durable,
+    is_ours,
+    quickest,
+)
 from benchmarks.results import Benchmark, Case
 
-OURS = "jobqueue"
-END_TO_END = "end_to_end_per_second"
 PICKUP = "pickup_p99_ms"
 COLUMNS: Mapping[str, str] = {
     "enqueue_one_per_second": "enqueue one/s",
@@ -23,8 +34,19 @@ COLUMNS: Mapping[str, str] = {
 }
 
 
-def peers_section(found: Benchmark, *, bare: float | None = None) -> str:
-    """Every peer that could be measured, and what became of the others. `bare` is the rate of the bare driver calls."""
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """What bare driver calls reach on the same server: jobs a second, and the wait until a job is claimed."""
+
+    per_second: float | None = None
+    p99_ms: float | None = None
+
+
+NOT_MEASURED = Bare()
+
+
+def peers_section(found: Benchmark, *, bare: Bare = NOT_MEASURED) -> str:
+    """Every peer that could be measured, and what became of the others."""
     measured = {name: case for name, case in found.cases.items() if case.median(END_TO_END) is not None}
     head = ["peer", "version", "on", "durable", "runs at once", *COLUMNS.values(), "lost, doubled"]
     parts = [
@@ -32,31 +54,11 @@ def peers_section(found: Benchmark, *, bare: float | None = None) -> str:
         table(head, (_row(name, case) for name, case in measured.items())),
         "\n".join(f"- {name}: not measured: {reason}" for name, reason in _unmeasured(found)),
         _on_which_python(measured),
-        "\n".join([*_goals(measured), *_pickup_goals(measured), *_what_is_possible(measured, bare)]),
+        *_final(measured, found),
+        "\n".join([*_pickup_goals(measured), *_what_is_possible(measured, bare)]),
         "\n".join(_wins(measured)),
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def is_ours(name: str) -> bool:
-    """Whether a case is this project."""
-    return name.startswith(OURS)
-
-
-def is_durable(case: Case) -> bool:
-    """Whether what was acknowledged survives a crash of server and worker."""
-    return bool(case.lines[-1].get("durable")) and bool(case.lines[-1].get("acknowledges"))
-
-
-def best(cases: Mapping[str, Case], *, durable: bool, with_result: bool) -> tuple[str, float] | None:
-    """The quickest peer end to end; durable, or not, and with or without results."""
-    rates = {
-        name: rate
-        for name, case in cases.items()
-        if not is_ours(name) and is_durable(case) is durable and _has_result(case) is with_result
-        if (rate := case.median(END_TO_END)) is not None
-    }
-    return max(rates.items(), key=lambda item: item[1]) if rates else None
 
 
 def _row(name: str, case: Case) -> list[str]:
@@ -81,22 +83,41 @@ def _on_which_python(measured: Mapping[str, Case]) -> str:
     return f"Ours ran on Python {ours}, and so did {'the others, but for ' + ', '.join(others) if others else 'all'}."
 
 
-def _goals(measured: Mapping[str, Case]) -> Iterator[str]:
+def _final(measured: Mapping[str, Case], found: Benchmark) -> Iterator[str]:
+    """The forms in which the best ran again side by side, and what the goals say of the quickest form of each."""
+    forms = {name: case for name, case in found.cases.items() if case.text(FINAL_OF)}
+    if not forms:
+        return
+    turns = max(len(case.lines) for case in forms.values())
+    yield f"The best once more, end to end in each of {turns} turns, in the forms that suit them:"
+    yield table(["peer", "enqueued", "at once", "end to end/s", "least", "most"], map(_form, forms.values()))
+    yield "\n".join(_goals(measured, found))
+
+
+def _form(case: Case) -> list[str]:
+    rates = [line[FINAL] for line in case.lines if FINAL in line]
+    figures = [figure(value) for value in (case.median(FINAL), min(rates, default=None), max(rates, default=None))]
+    return [case.text(FINAL_OF), case.text("way"), case.text("concurrency"), *figures]
+
+
+def _goals(measured: Mapping[str, Case], found: Benchmark) -> Iterator[str]:
     for with_result, ours in ((False, OURS), (True, f"{OURS} (results)")):
-        mine = measured[ours].median(END_TO_END) if ours in measured else None
+        mine = quickest(finals(found.cases, of=ours), FINAL)
         if mine is None:
             continue
         for durable, least in ((True, 2.0), (False, 1.0)):
-            peer = best(measured, durable=durable, with_result=with_result)
             kind = "durable" if durable else "non-durable"
-            if peer is None:
+            peer = best(measured, durable=durable, with_result=with_result)
+            theirs = quickest(finals(found.cases, of=peer[0]), FINAL) if peer is not None else None
+            times = found.ratio(mine[0], theirs[0], FINAL) if theirs is not None else None
+            if peer is None or theirs is None or times is None:
                 yield f"- {ours}: no {kind} peer was measured beside it."
                 continue
-            times = mine / peer[1]
             word = "reached" if times >= least else "**missed**"
             yield (
-                f"- {ours} end to end, {figure(mine)}/s, is {figure(times)} times the best {kind} peer"
-                f" ({peer[0]}, {figure(peer[1])}/s); the goal of {figure(least)} times is {word}."
+                f"- {ours} end to end, {figure(mine[1])}/s, is {figure(times)} times the best {kind} peer"
+                f" ({peer[0]}, {figure(theirs[1])}/s), the middle of the turns; the goal of {figure(least)} times is"
+                f" {word}."
             )
 
 
@@ -110,7 +131,7 @@ def _pickup_goals(measured: Mapping[str, Case]) -> Iterator[str]:
         ),
     ):
         others = {
-            name: case.median(PICKUP) for name, case in peers.items() if not is_ours(name) and not _has_result(case)
+            name: case.median(PICKUP) for name, case in peers.items() if not is_ours(name) and not has_result(case)
         }
         known = {name: value for name, value in others.items() if value is not None}
         if mine is not None and known:
@@ -122,12 +143,18 @@ def _pickup_goals(measured: Mapping[str, Case]) -> Iterator[str]:
             )
 
 
-def _what_is_possible(measured: Mapping[str, Case], bare: float | None) -> Iterator[str]:
+def _what_is_possible(measured: Mapping[str, Case], bare: Bare) -> Iterator[str]:
     peer = best(measured, durable=True, with_result=False)
-    if bare is not None and peer is not None:
+    if bare.per_second is not None and peer is not None:
         yield (
-            f"- The bare driver calls for a job (insert, claim, complete, nothing else) reach {figure(bare)}/s on this"
-            f" server, {figure(bare / peer[1])} times the best durable peer end to end: nothing can reach more here."
+            f"- The bare driver calls for a job (insert, claim, complete, nothing else) reach"
+            f" {figure(bare.per_second)}/s on this server, {figure(bare.per_second / peer[1])} times the best durable"
+            " peer end to end in the table of all."
+        )
+    if bare.p99_ms is not None:
+        yield (
+            f"- A bare insert and the claim after it, by one process and with nobody to be told, take"
+            f" {figure(bare.p99_ms)} ms at p99 on this server."
         )
 
 
@@ -150,11 +177,7 @@ def _ahead(measured: Mapping[str, Case], ours: Case, column: str, *, with_result
     mine = ours.median(column)
     for name, case in measured.items():
         value = case.median(column)
-        if is_ours(name) or _has_result(case) is not with_result or mine is None or value is None:
+        if is_ours(name) or has_result(case) is not with_result or mine is None or value is None:
             continue
         if value < mine if column.endswith("_ms") else value > mine:
             yield f"{name} ({figure(value)} to {figure(mine)})"
-
-
-def _has_result(case: Case) -> bool:
-    return bool(case.lines[-1].get("with_result"))

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.peer_report import END_TO_END, is_durable, is_ours
+from benchmarks.peers.ranking import END_TO_END, is_durable, is_ours
 from benchmarks.results import Benchmark
 
 OURS, DURABLE, OTHER = "#1f6feb", "#57606a", "#c9d1d9"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from benchmarks import caveats
 from benchmarks.markdown import figure, share, table, verdict, verdict_at_most
-from benchmarks.peer_report import peers_section
+from benchmarks.peer_report import Bare, peers_section
 from benchmarks.results import Benchmark, read_results
 
 DRIVERS = ("pymongo", "motor")
 BARE = "ceiling pipelined, pymongo"
+BARE_PICKUP = "bare insert and claim"
 GROUPED = "bare POST and grouped inserts"
 
 TITLE = """\
@@ -29,7 +30,8 @@ pip install -e '.[bench]'
 python -m benchmarks setup                 # the peers, each in an environment of its own (also needs redis, PostgreSQL)
                                            # Python 3.12 or newer: oban needs it, and all are to run on the same one
 python -m benchmarks ceiling engine latency http growth blocking
-python -m benchmarks peers --repeats 2     # about 25 minutes a round; JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses
+python -m benchmarks peers --repeats 2     # about 25 minutes a round, and as long for the final of the best;
+                                           # JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses
 python -m benchmarks report
 make bench                                 # the short form: shows that it works, its figures mean little
 ```
@@ -52,7 +54,10 @@ def write(results: Path, folder: Path) -> None:
 def render(found: Mapping[str, Benchmark], pictures: Mapping[str, str] = {}) -> str:
     """The page. `pictures` names the plot of a section, by the benchmark's name."""
     parts = [TITLE, machine_section(found)]
-    bare = found["engine"].median(BARE, "per_second") if "engine" in found else None
+    bare = Bare(
+        found["engine"].median(BARE, "per_second") if "engine" in found else None,
+        found["latency"].median(BARE_PICKUP, "p99_ms") if "latency" in found else None,
+    )
     for name, section in (SECTIONS | {"peers": partial(peers_section, bare=bare)}).items():
         if name in found:
             picture = [f"![{name}](benchmarks/{pictures[name]})"] if name in pictures else []
@@ -149,7 +154,7 @@ def http_section(found: Benchmark) -> str:
 
 def latency_section(found: Benchmark) -> str:
     """From the enqueue to the start of the task."""
-    base = "bare insert and claim"
+    base = BARE_PICKUP
     rows = [
         [name, *(figure(case.median(each)) for each in ("p50_ms", "p95_ms", "p99_ms"))]
         for name, case in found.cases.items()

@@ -1,97 +1,83 @@
-"""Every peer in turn, in each round: `python -m benchmarks peers`. What cannot be measured here is told, never won.
+"""Every peer in turn, in each round, then a final: `python -m benchmarks peers`.
 
-Each runs in its own environment (`python -m benchmarks setup` makes them) against a server of its own. Redis is
-measured as it comes and with `appendfsync always`; the others are durable as they come. JOBQUEUE_BENCH_ONLY names
-the peers to measure, separated by commas.
+What cannot be measured here is told, never won. The final is for what the goals are about, jobs end to end: it takes
+a second or two, in which the machine may be slow, and depends on how many jobs are enqueued and run at a time. So the
+best (this project, the best durable peer, the best other one; with results and without) run it again, each in all its
+forms, side by side in each of several turns.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.bench import Bench
-from benchmarks.database import URI_VARIABLE
 from benchmarks.peers.catalogue import PEERS
-from benchmarks.peers.environments import ENVIRONMENTS
-from benchmarks.processes import ROOT
-from benchmarks.results import Line
+from benchmarks.peers.entries import Entry, entries
+from benchmarks.peers.ranking import END_TO_END, FINAL, FINAL_OF, OURS, best
+from benchmarks.results import Case, Line
 
-LONGEST_TRIAL_SECONDS = 900.0
+TURNS = 7
+JOBS = 5_000
+FEWEST_JOBS = 300
+
+WAYS = 2
+"""So many ways to enqueue, the fastest, are tried in the final."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A peer with its settings."""
+class Form:
+    """A finalist in one of its forms."""
 
-    peer: str
-    durable: bool
-    with_result: bool
+    entry: Entry
+    way: str
+    concurrency: int
 
     @property
     def case(self) -> str:
         """How the results file calls it."""
-        redis = PEERS[self.peer].backend == "redis"
-        settings = (["appendfsync always"] if redis and self.durable else []) + (
-            ["results"] if self.with_result else []
-        )
-        return f"{self.peer} ({', '.join(settings)})" if settings else self.peer
+        return f"final: {self.entry.case}, {self.way}, {self.concurrency} at once"
 
 
 async def run(bench: Bench) -> None:
-    """All of them, then all of them again."""
+    """All of them, then all of them again; then the final."""
+    measured = {entry: Case() for entry in entries()}
+    options = ["--jobs", str(bench.size(JOBS, FEWEST_JOBS)), "--seconds", str(bench.size(20, 5))]
     for repeat in bench.rounds():
-        for entry in entries():
+        for entry, case in measured.items():
             with bench.case(entry.case, repeat=repeat) as line:
-                line |= {"peer": entry.peer, "durable": entry.durable, "with_result": entry.with_result}
-                line |= await _measure(bench, entry)
+                line |= await entry.measure(bench, options)
+                case.lines.append(line)
+    forms = [form for entry in finalists(measured) for form in forms_of(entry, measured[entry])]
+    for turn in range(bench.size(TURNS, 1)):
+        for form in forms:
+            with bench.case(form.case, repeat=turn) as line:
+                line |= await _play(bench, form)
 
 
-def entries() -> Iterator[Entry]:
-    """What is compared."""
-    only = [name for name in os.environ.get("JOBQUEUE_BENCH_ONLY", "").split(",") if name]
-    for name, kind in PEERS.items():
-        if only and name not in only:
-            continue
-        for durable in (False, True) if kind.backend == "redis" else (True,):
-            for with_result in (False, True) if kind.keeps_results else (False,):
-                yield Entry(name, durable, with_result)
+def finalists(measured: Mapping[Entry, Case]) -> Iterator[Entry]:
+    """This project, the best durable peer and the best other one; with results and without."""
+    by_name = {entry.case: entry for entry, case in measured.items() if case.median(END_TO_END) is not None}
+    cases = {name: measured[entry] for name, entry in by_name.items()}
+    for with_result in (False, True):
+        for entry in by_name.values():
+            if entry.peer == OURS and entry.with_result is with_result:
+                yield entry
+        for durable in (True, False):
+            if found := best(cases, durable=durable, with_result=with_result):
+                yield by_name[found[0]]
 
 
-async def _measure(bench: Bench, entry: Entry) -> Line:
-    python = _python_of(entry.peer)
-    if not python.exists():
-        return {"not_measured": f"its environment is missing ({python}): python -m benchmarks setup"}
-    options = ["--jobs", str(bench.size(5_000, 300)), "--seconds", str(bench.size(20, 5))]
-    options += ["--durable"] * entry.durable + ["--with-result"] * entry.with_result
-    trial = await asyncio.create_subprocess_exec(
-        *(str(python), "-m", "benchmarks.peers.trial", entry.peer, *options),
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), URI_VARIABLE: bench.database.uri},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        output, errors = await asyncio.wait_for(trial.communicate(), LONGEST_TRIAL_SECONDS)
-    except TimeoutError:
-        trial.terminate()
-        await trial.wait()
-        return {"not_measured": f"not done within {LONGEST_TRIAL_SECONDS:g} s"}
-    if trial.returncode:
-        return {"not_measured": errors.decode(errors="replace").strip().splitlines()[-1][-300:]}
-    figures: Line = json.loads(output.decode().strip().splitlines()[-1])
-    return figures | ({} if figures["backend"] else {"backend": bench.database.server}) | _durability(bench, figures)
+def forms_of(entry: Entry, case: Case) -> Sequence[Form]:
+    """The fastest ways to enqueue, and each number of jobs at once."""
+    rates: Mapping[str, float] = case.lines[-1]["enqueue_by_way"]
+    ranked = sorted(rates, key=lambda way: rates[way], reverse=True)
+    return [Form(entry, way, concurrency) for way in ranked[:WAYS] for concurrency in PEERS[entry.peer].at_once]
 
 
-def _durability(bench: Bench, figures: Line) -> Line:
-    return {} if figures["durability"] else {"durability": bench.database.durability}
-
-
-def _python_of(peer: str) -> Path:
-    environment = PEERS[peer].environment
-    return ENVIRONMENTS[environment].python if environment else Path(sys.executable)
+async def _play(bench: Bench, form: Form) -> Line:
+    options = ["--jobs", str(bench.size(JOBS, FEWEST_JOBS)), "--end-to-end", form.way]
+    line = await form.entry.measure(bench, [*options, "--concurrency", str(form.concurrency)])
+    # By a name of its own: what is compared with everybody is the one figure that everybody has.
+    rate = line.pop(END_TO_END, None)
+    return line | {FINAL_OF: form.entry.case, "way": form.way} | ({FINAL: rate} if rate is not None else {})

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.peer import Payload, Peer, Way, concurrently, in_bulk, in_threads
 from benchmarks.witness import record
@@ -144,10 +144,10 @@ class Taskiq(Peer):
 
 
 class Dramatiq(Peer):
-    """Eight threads, its default for one process; looks at Redis with a back-off."""
+    """Eight threads, its default for one process, or twice as many; looks at Redis with a back-off."""
 
     packages, polls = ("dramatiq", "redis"), True
-    concurrency, unit = 8, "threads"
+    at_once, unit = (8, 16), "threads"
 
     def _broker(self) -> Any:
         import dramatiq
@@ -198,7 +198,8 @@ class Celery(Peer):
     before the run, as it does by default: a crash of the worker loses what runs."""
 
     packages = ("celery", "kombu", "redis")
-    concurrency, unit, acknowledges = 8, "threads", False
+    unit, acknowledges = "threads", False
+    at_once: ClassVar[Sequence[int]] = (8, 16)
     pool = "threads"
 
     def _app(self) -> Any:
@@ -245,7 +246,7 @@ class Celery(Peer):
 class CeleryPrefork(Celery):
     """Its default: a child process for each core."""
 
-    pool, concurrency, unit = "prefork", os.cpu_count() or 1, "child processes"
+    pool, at_once, unit = "prefork", (os.cpu_count() or 1,), "child processes"
 
 
 def rq_job(payload: Payload) -> None:
@@ -263,7 +264,7 @@ class Rq(Peer):
     """Its SimpleWorker, one job at a time in the process itself; its default forks for each job."""
 
     packages = ("rq", "redis")
-    concurrency, unit = 1, "job at a time"
+    at_once, unit = (1,), "job at a time"
 
     async def open(self) -> None:
         import redis
@@ -298,10 +299,10 @@ class Rq(Peer):
 
 
 class Huey(Peer):
-    """One thread, its default. Takes a job off the list and forgets it: a crash loses what runs."""
+    """One thread, its default, or a few. Takes a job off the list and forgets it: a crash loses what runs."""
 
     packages = ("huey", "redis")
-    concurrency, unit, acknowledges = 1, "threads", False
+    at_once, unit, acknowledges = (1, 4), "threads", False
 
     def _huey(self) -> Any:
         from huey import RedisHuey

@@ -1,6 +1,6 @@
 """This project by the same yardstick: as a library with one worker process, and over HTTP with one more process.
 
-The worker process is `jobqueue worker` with the defaults, but for 100 slots, as the asyncio peers have, and for the
+The worker process is `jobqueue worker` with the defaults, but for as many slots as the asyncio peers have, and for the
 length of the line before them.
 """
 

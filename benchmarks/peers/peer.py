@@ -21,7 +21,8 @@ class Peer:
     packages: ClassVar[Sequence[str]] = ()
     """What it is made of; the first is the peer itself."""
     backend: ClassVar[str] = "redis"
-    concurrency: ClassVar[int] = 100
+    at_once: ClassVar[Sequence[int]] = (100, 200)
+    """How many jobs it may be set to run at once; the first is what it is measured with, the final tries them all."""
     unit: ClassVar[str] = "asyncio tasks"
     polls: ClassVar[bool] = False
     """Whether its worker looks for jobs now and then, and is not told of them."""
@@ -29,8 +30,9 @@ class Peer:
     acknowledges: ClassVar[bool] = True
     """Whether a job outlives the worker that had begun it."""
 
-    def __init__(self, url: str, *, with_result: bool) -> None:
+    def __init__(self, url: str, *, concurrency: int, with_result: bool) -> None:
         self.url = url
+        self.concurrency = concurrency
         self.with_result = with_result
 
     async def prepare(self) -> None:

@@ -3,7 +3,7 @@
 One process produces (this one), one worker process runs, and the server is a child of this process. Phases, each on an
 empty store: enqueue one after another; enqueue many, in each way that the peer has; drain (the jobs wait, one worker
 starts; "settled" is when the store knows all to be done); end to end (the worker is up and idle before the first
-enqueue); pick-up (an idle worker, a job every 20 ms).
+enqueue); pick-up (an idle worker, a job every 20 ms). With `--end-to-end WAY` only that, enqueued in this way.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Plan:
 
     jobs: int
     seconds: float
+    concurrency: int
     with_result: bool
 
 
@@ -60,21 +61,27 @@ class Trial:
 
     async def run(self) -> dict[str, Any]:
         """The figures."""
-        best, way = await self._enqueueing()
+        way = self._way(await self._enqueueing())
         count = await self._affordable(way)
         await self._drain(count, way, phase="drain")
         await self._end_to_end(count, way)
         await self._pickup()
-        return {"jobs": count, "best_way": best, **self._figures, "lost": self._lost, "doubled": self._doubled}
+        return {"jobs": count, **self._figures, "lost": self._lost, "doubled": self._doubled}
 
-    async def _enqueueing(self) -> tuple[str, Way]:
+    async def run_end_to_end(self, way: str) -> dict[str, Any]:
+        """The figures of that phase alone."""
+        await self._end_to_end(self._plan.jobs, self._way(way))
+        return {"jobs": self._plan.jobs, **self._figures, "lost": self._lost, "doubled": self._doubled}
+
+    async def _enqueueing(self) -> str:
         """Measure each way; returns the fastest."""
         async with self._producer() as peer:
             names = [ONE_BY_ONE, *peer.ways()]
         rates = {name: await self._rate_of(name) for name in names}
         best = max(rates, key=lambda name: rates[name])
         self._figures |= {"enqueue_one_per_second": rates[ONE_BY_ONE], "enqueue_many_per_second": rates[best]}
-        return best, lambda payloads: self._way(best)(payloads)
+        self._figures |= {"best_way": best, "enqueue_by_way": rates}
+        return best
 
     async def _rate_of(self, name: str) -> float:
         async with self._producer():
@@ -141,7 +148,8 @@ class Trial:
     @asynccontextmanager
     async def _producer(self) -> AsyncIterator[Peer]:
         """A connected producer on an empty store."""
-        peer = PEERS[self._name](self._backend.fresh(), with_result=self._plan.with_result)
+        store, plan = self._backend.fresh(), self._plan
+        peer = PEERS[self._name](store, concurrency=plan.concurrency, with_result=plan.with_result)
         await peer.prepare()
         await peer.open()
         self._peer = peer
@@ -151,8 +159,13 @@ class Trial:
             await peer.close()
 
     def _way(self, name: str) -> Way:
-        """A way of the producer that is connected now."""
-        return one_by_one(self._peer) if name == ONE_BY_ONE else self._peer.ways()[name]
+        """This way to enqueue, for whichever producer is connected then."""
+
+        async def way(payloads: Sequence[Payload]) -> None:
+            chosen = one_by_one(self._peer) if name == ONE_BY_ONE else self._peer.ways()[name]
+            await chosen(payloads)
+
+        return way
 
     def _worker(self, peer: Peer, witness: Witness) -> WorkerProcess:
         return WorkerProcess(self._name, peer, witness, log=self._folder / "worker.log")
@@ -190,7 +203,7 @@ class WorkerProcess:
 
     def __init__(self, name: str, peer: Peer, witness: Witness, *, log: Path) -> None:
         self._command = [sys.executable, "-m", "benchmarks.peers.trial", name, "--work", peer.url]
-        self._command += ["--with-result"] if peer.with_result else []
+        self._command += ["--concurrency", str(peer.concurrency)] + ["--with-result"] * peer.with_result
         self._environment = {**os.environ, VARIABLE: str(witness.path)}
         self._log = log
 
@@ -217,8 +230,8 @@ def one_by_one(peer: Peer) -> Way:
     return way
 
 
-def measure(name: str, plan: Plan, *, durable: bool) -> dict[str, Any]:
-    """Start the server, run the trial, stop the server."""
+def measure(name: str, plan: Plan, *, durable: bool, way: str | None) -> dict[str, Any]:
+    """Start the server, run the trial, stop the server. With a `way`, end to end alone."""
     kind = PEERS[name]
     with (
         tempfile.TemporaryDirectory(prefix="trial-") as folder,
@@ -226,7 +239,8 @@ def measure(name: str, plan: Plan, *, durable: bool) -> dict[str, Any]:
     ):
         backend = BACKENDS[kind.backend](Path(folder), durable=durable)
         try:
-            figures = asyncio.run(Trial(name, plan, backend, Path(folder), Path(memory)).run())
+            trial = Trial(name, plan, backend, Path(folder), Path(memory))
+            figures = asyncio.run(trial.run_end_to_end(way) if way else trial.run())
         finally:
             backend.stop()
     return {
@@ -234,7 +248,7 @@ def measure(name: str, plan: Plan, *, durable: bool) -> dict[str, Any]:
         "packages": {package: version(package) for package in kind.packages},
         "backend": backend.version,
         "durability": backend.durability,
-        "concurrency": f"{kind.concurrency} {kind.unit}",
+        "concurrency": f"{plan.concurrency} {kind.unit}",
         "acknowledges": kind.acknowledges,
         "python": sys.version.split()[0],
         **figures,
@@ -249,14 +263,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="about how long a phase may take")
     parser.add_argument("--durable", action="store_true", help="Redis: sync every write")
     parser.add_argument("--with-result", action="store_true", help="each job has a result, which is kept")
+    parser.add_argument("--concurrency", type=int, help="how many jobs at once; by default what is usual for the peer")
+    parser.add_argument("--end-to-end", metavar="WAY", help="only that, enqueued in one of the ways that the peer has")
     parser.add_argument("--work", metavar="URL", help=argparse.SUPPRESS)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)  # a line for each job is not what is measured
+    concurrency = given.concurrency or PEERS[given.name].at_once[0]
     if given.work:
-        PEERS[given.name](given.work, with_result=given.with_result).work()
+        PEERS[given.name](given.work, concurrency=concurrency, with_result=given.with_result).work()
     else:
-        plan = Plan(given.jobs, given.seconds, given.with_result)
-        print(json.dumps(measure(given.name, plan, durable=given.durable)), flush=True)
+        plan = Plan(given.jobs, given.seconds, concurrency, given.with_result)
+        print(json.dumps(measure(given.name, plan, durable=given.durable, way=given.end_to_end)), flush=True)
 
 
 if __name__ == "__main__":
