@@ -3,7 +3,8 @@
 A caller submits one item and awaits its own answer. Nothing in flight: the item goes at once, together with
 whatever else is submitted in the same turn of the event loop. A batch in flight: the next one collects. Only
 full batches go beside one that is under way, so that one slow write does not hold everybody (an election takes
-seconds) and a fast store is not sent crumbs.
+seconds) and a fast store is not sent crumbs. Of many that come after a quiet time a few may go ahead: whoever waits for
+them can begin while the rest is written.
 
 Promises: every item that was taken gets exactly one answer; a caller who is cancelled or gives up waiting
 changes nothing for the others; what waits is bounded in number and bytes. Knows nothing of MongoDB.
@@ -12,6 +13,7 @@ changes nothing for the others; what waits is bounded in number and bytes. Knows
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -23,14 +25,19 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Task = asyncio.Task[Sequence[Answer | BaseException]]
 
+QUIET_SECONDS = 0.1
+"""Without a batch for so long, the next one is the first of a burst."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
     """How much goes into one batch, how many batches are in flight, and how much may wait for its turn. While fewer
-    than `eager` are in flight the next goes at once, however small it is."""
+    than `eager` are in flight the next goes at once, however small it is. After a quiet time at most `first` go ahead
+    of the others."""
 
     items: int = 1_000
     bytes: int = 8 << 20
+    first: int | None = None
     eager: int = 1
     in_flight: int = 3
     waiting_items: int = 50_000
@@ -92,6 +99,7 @@ class GroupCommit(Generic[Item, Answer]):
         *,
         name: str,
         limits: BatchLimits = BatchLimits(),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._flush = flush
         self._name = name
@@ -99,6 +107,8 @@ class GroupCommit(Generic[Item, Answer]):
         self._line: deque[_Entry[Item, Answer]] = deque()
         self._line_bytes = 0
         self._in_flight: set[Task[Answer]] = set()
+        self._clock = clock
+        self._last_at = float("-inf")
         self._scheduled = False
         self._closed = False
 
@@ -183,8 +193,8 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _next_batch(self) -> list[_Entry[Item, Answer]]:
         batch: list[_Entry[Item, Answer]] = []
-        size = 0
-        while self._line and len(batch) < self._limits.items:
+        size, most = 0, self._most()
+        while self._line and len(batch) < most:
             if batch and size + self._line[0].size > self._limits.bytes:
                 break
             entry = self._line.popleft()
@@ -192,6 +202,11 @@ class GroupCommit(Generic[Item, Answer]):
             size += entry.size
             batch.append(entry)
         return batch
+
+    def _most(self) -> int:
+        before, self._last_at = self._last_at, self._clock()
+        quiet = not self._in_flight and self._last_at - before > QUIET_SECONDS
+        return self._limits.first if quiet and self._limits.first is not None else self._limits.items
 
     def _send(self, batch: list[_Entry[Item, Answer]]) -> None:
         work = self._flush([entry.item for entry in batch])
@@ -201,6 +216,7 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _finished(self, task: Task[Answer], batch: list[_Entry[Item, Answer]]) -> None:
         self._in_flight.discard(task)
+        self._last_at = self._clock()
         # Before anybody is answered: the store works on the next ones while these callers go on.
         self._send_what_may_go()
         for entry, answer in zip(batch, _answers_of(task, len(batch)), strict=True):

@@ -37,6 +37,12 @@ SIGNALLED_AT_ONCE = 10
 """So many looks in a row may be due to signals, then one in so many seconds."""
 BACKLOG_SECONDS = 0.1
 """With a backlog for so long, the change stream is closed."""
+CROWD = 20
+"""So many jobs found at once, or a crowd that was heard of, are followed by more, which is looked for..."""
+CROWD_SECONDS = 0.1
+"""...until no crowd was seen for so long; only then it is listened again..."""
+CROWDED_LOOK_SECONDS = 0.02
+"""...once in so many seconds, while there are slots for more."""
 TURNS_TO_CLAIM = 3
 """Turns of the event loop until a claim of what was heard of is sent, so that the next question does not go first."""
 REOPEN_SECONDS = 10.0
@@ -89,6 +95,7 @@ class Poller:
         self._put_off = False
         self._available = True
         self._listening: asyncio.Task[None] | None = None
+        self._crowd_seen_at = float("-inf")
         self._attentive = asyncio.Event()
         self._backlog_since: float | None = None
         self._missed = False
@@ -225,7 +232,9 @@ class Poller:
             return
         if not self._is_low() and self._head_seen_at > float("-inf"):
             self._wake.clear()  # it was low while this look was under way
-        seconds = self._poll_seconds * (1 - JITTER * self._random.random())
+        often = self._listening is None and self._is_crowded() and not self._is_saturated()
+        seconds = min(self._poll_seconds, CROWDED_LOOK_SECONDS) if often else self._poll_seconds
+        seconds *= 1 - JITTER * self._random.random()
         # As long as looks take: under constant signals the store is still left alone half the time.
         rested_at = self._clock.monotonic() + min(rest, seconds / 2)
         with suppress(TimeoutError):
@@ -236,12 +245,14 @@ class Poller:
     def _listen_or_not(self, group: asyncio.TaskGroup) -> None:
         """A backlog is found without signals, and a server goes through every change for each who listens."""
         now = self._clock.monotonic()
+        if self._found >= CROWD and self._jobs.features.change_streams:
+            self._crowd_seen_at = now
         if self._ready.complete and self._is_saturated():
             self._put_off = True  # as if there were signals: none are listened for until what is at hand is taken
         elif self._ready.complete:
             self._backlog_since = None
             self._attentive.set()
-            if self._listening is None and self._jobs.features.change_streams:
+            if self._listening is None and self._jobs.features.change_streams and not self._is_crowded():
                 self._listening = group.create_task(self._listen(), name="signals")
         elif self._backlog_since is None:
             self._backlog_since = now
@@ -263,7 +274,12 @@ class Poller:
             await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))
         # A crowd, which a look tells of. It is followed by listening again, if there are slots for more.
         self._listening = None
+        self._crowd_seen_at = self._clock.monotonic()
         self.refresh()
+
+    def _is_crowded(self) -> bool:
+        """Whether more is to be expected, of which to hear one by one would cost the store several times a look."""
+        return self._clock.monotonic() - self._crowd_seen_at < CROWD_SECONDS
 
     async def _hear_all(self) -> None:
         """Returns when so much came at once that it is better looked for. Raises `TimeoutError` after some time with

@@ -43,6 +43,10 @@ DUPLICATE_KEY = 11000
 MAX_DOCUMENT_BYTES = 15 << 20
 """MongoDB's limit is 16 MiB; the rest is for what an attempt adds: errors, result, progress."""
 
+LIMITS = BatchLimits(first=100)
+"""An idle worker that listens is told of a thousand jobs when the server has gone through a thousand changes, and could
+run a hundred of them by then."""
+
 GRACE_SECONDS = 1.0
 """A caller's patience, waiting in line included, is this much longer than that of the batch itself."""
 
@@ -69,7 +73,7 @@ class NewDocument(NamedTuple):
 class Inserts:
     """The verbs that create jobs."""
 
-    def __init__(self, store: Store, fresh: FreshJobs, *, limits: BatchLimits = BatchLimits()) -> None:  # noqa: B008 (immutable)
+    def __init__(self, store: Store, fresh: FreshJobs, *, limits: BatchLimits = LIMITS) -> None:
         self._store = store
         self._fresh = fresh
         self._patience = store.client_seconds + GRACE_SECONDS

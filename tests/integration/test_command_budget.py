@@ -111,7 +111,7 @@ async def test_a_thousand_jobs_in_bulk_cost_tens_of_commands(settings: Settings,
 
     budget = Budget(commands)
     assert all(isinstance(answer, Job) for answer in answers)
-    assert budget.inserts == 1, budget
+    assert budget.inserts == 2, budget  # the first of a burst go ahead of the rest
     assert AT_LEAST <= budget.claims <= 4 * AT_LEAST, budget
     assert budget.reads <= budget.claims, budget  # none of those that were claimed within a second
     assert budget.further_answers == 0, budget  # each read fits one answer, however many were claimed

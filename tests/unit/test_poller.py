@@ -17,7 +17,15 @@ from jobqueue.clock import Clock, ServerClock
 from jobqueue.contention import Contention
 from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.job import Candidate, Job, JobId, WorkerId
-from jobqueue.poller import BACKLOG_SECONDS, SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
+from jobqueue.poller import (
+    BACKLOG_SECONDS,
+    CROWD,
+    CROWD_SECONDS,
+    CROWDED_LOOK_SECONDS,
+    SIGNALLED_AT_ONCE,
+    SIGNALLED_SECONDS,
+    Poller,
+)
 from jobqueue.repository import Features, JobRepository, QueueSignal, Window, WorkerRecord
 
 POLL_SECONDS = 3600.0
@@ -439,6 +447,52 @@ async def test_a_crowd_is_looked_for_and_listened_for_again() -> None:
         await eventually(hearing(store), seconds=20, what="it listens again")
 
     assert store.openings == 2
+
+
+async def test_after_a_crowd_more_is_looked_for_until_none_was_seen_for_a_while() -> None:
+    store, clock = CountingStore(), HandClock()
+    async with polling(store, clock=clock, poll_seconds=60):
+        await listens(store)
+
+        store.signalled.put_nowait(None)
+        await looked(store, 6)
+        assert store.openings == 1
+
+        clock.seconds += CROWD_SECONDS
+        await eventually(hearing(store), seconds=20, what="it listens again")
+
+
+async def test_while_looks_find_crowds_it_does_not_listen() -> None:
+    store, clock = CountingStore(), HandClock()
+    async with polling(store, ready=ReadyQueue(10 * CROWD), clock=clock, poll_seconds=60):
+        await listens(store)
+
+        store.signalled.put_nowait(None)
+        await looked(store, 4)
+        clock.seconds += CROWD_SECONDS / 2
+        store.found = Window([candidate(str(number)) for number in range(CROWD)], complete=True)
+        await looked(store, store.looks + 3)
+        clock.seconds += CROWD_SECONDS / 2
+        await looked(store, store.looks + 3)
+        assert store.openings == 1
+
+        clock.seconds += CROWD_SECONDS / 2
+        await eventually(hearing(store), seconds=20, what="it listens again")
+
+
+async def test_in_a_crowd_nothing_is_looked_for_while_there_are_no_slots() -> None:
+    store, clock, pool = CountingStore(), HandClock(), Pool()
+    async with polling(store, clock=clock, pool=pool, poll_seconds=60):
+        await listens(store)
+
+        store.signalled.put_nowait(None)
+        await looked(store, 4)
+        pool.saturated = True
+        await looked(store, store.looks + 1)  # whether there are slots is seen after a look
+        looks = store.looks
+        await asyncio.sleep(3 * CROWDED_LOOK_SECONDS)
+
+    assert store.looks <= looks + 1
 
 
 async def test_after_a_crowd_that_is_a_backlog_it_does_not_listen() -> None:
