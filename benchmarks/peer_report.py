@@ -51,21 +51,31 @@ def peers_section(found: Benchmark, *, bare: Bare = NOT_MEASURED) -> str:
     head = ["peer", "version", "on", "durable", "runs at once", *COLUMNS.values(), "lost, doubled"]
     parts = [
         "## Other job queues",
-        table(head, (_row(name, case) for name, case in measured.items())),
+        table(head, (_row(name, case, measured) for name, case in measured.items())),
+        "Bold: ahead of jobqueue; where jobs have results, of jobqueue with results.",
         "\n".join(f"- {name}: not measured: {reason}" for name, reason in _unmeasured(found)),
         _on_which_python(measured),
         *_final(measured, found),
         "\n".join([*_pickup_goals(measured), *_what_is_possible(measured, bare)]),
-        "\n".join(_wins(measured)),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _row(name: str, case: Case) -> list[str]:
+def _row(name: str, case: Case, measured: Mapping[str, Case]) -> list[str]:
     durable = "yes" if is_durable(case) else "no"
-    figures = [figure(case.median(column)) for column in COLUMNS]
+    ours = measured.get(f"{OURS} (results)" if has_result(case) else OURS)
+    figures = [_figure(name, case, column, ours) for column in COLUMNS]
     bad = ", ".join(figure(case.median(each)).removesuffix(".00") for each in ("lost", "doubled"))
     return [name, case.text("version"), case.text("backend"), durable, case.text("concurrency"), *figures, bad]
+
+
+def _figure(name: str, case: Case, column: str, ours: Case | None) -> str:
+    """The figure, bold where it is better than that of this project."""
+    value, mine = case.median(column), ours.median(column) if ours is not None else None
+    if value is None or mine is None or is_ours(name):
+        return figure(value)
+    ahead = value < mine if column.endswith("_ms") else value > mine
+    return f"**{figure(value)}**" if ahead else figure(value)
 
 
 def _unmeasured(found: Benchmark) -> Iterator[tuple[str, str]]:
@@ -160,24 +170,3 @@ def _what_is_possible(measured: Mapping[str, Case], bare: Bare) -> Iterator[str]
 
 def _polls(case: Case) -> bool:
     return PEERS[case.text("peer")].polls if case.text("peer") in PEERS else False
-
-
-def _wins(measured: Mapping[str, Case]) -> Iterator[str]:
-    """In words, for each column, who is ahead of this project."""
-    for with_result, ours in ((False, OURS), (True, f"{OURS} (results)")):
-        if ours not in measured:
-            continue
-        for column, title in COLUMNS.items():
-            ahead = sorted(_ahead(measured, measured[ours], column, with_result=with_result))
-            if ahead:
-                yield f"- Ahead of {ours} in {title}: {', '.join(ahead)}."
-
-
-def _ahead(measured: Mapping[str, Case], ours: Case, column: str, *, with_result: bool) -> Iterator[str]:
-    mine = ours.median(column)
-    for name, case in measured.items():
-        value = case.median(column)
-        if is_ours(name) or has_result(case) is not with_result or mine is None or value is None:
-            continue
-        if value < mine if column.endswith("_ms") else value > mine:
-            yield f"{name} ({figure(value)} to {figure(mine)})"

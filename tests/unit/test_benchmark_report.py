@@ -126,13 +126,20 @@ def test_the_final_is_between_the_quickest_forms_turn_by_turn(results: Path) -> 
     assert "jobqueue end to end, 5,000/s, is 1.92 times the best durable peer (oban, 2,600/s)" in page
 
 
-def test_where_a_peer_wins_the_report_says_so(results: Path) -> None:
-    put(results, peer("jobqueue", 5_000, pickup_p99_ms=9.0), peer("oban", 6_000, pickup_p99_ms=4.0))
+def test_where_a_peer_is_ahead_its_figure_is_bold(results: Path) -> None:
+    put(
+        results,
+        peer("jobqueue", 5_000, pickup_p99_ms=9.0),
+        peer("oban", 6_000, pickup_p99_ms=4.0),
+        peer("arq", 5_000, pickup_p99_ms=10.0),
+        {**peer("huey (results)", 7_000), "with_result": True},
+    )
 
     page = render(read_results(results))
 
-    assert "Ahead of jobqueue in end to end/s: oban (6,000 to 5,000)." in page
-    assert "Ahead of jobqueue in pick-up p99 ms: oban (4.00 to 9.00)." in page
+    assert "| **6,000** | - | - | **4.00** |" in page
+    assert "| 5,000 | - | - | 10.0 |" in page
+    assert "| 7,000 | - | - | - |" in page, "nothing with results was measured beside it"
 
 
 def test_who_ran_on_another_python_is_named(results: Path) -> None:
