@@ -108,7 +108,7 @@ class GroupCommit(Generic[Item, Answer]):
         self._line_bytes = 0
         self._in_flight: set[Task[Answer]] = set()
         self._clock = clock
-        self._last_at = float("-inf")
+        self._answered_at = float("-inf")
         self._scheduled = False
         self._closed = False
 
@@ -193,7 +193,9 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _next_batch(self) -> list[_Entry[Item, Answer]]:
         batch: list[_Entry[Item, Answer]] = []
-        size, most = 0, self._most()
+        size, most = 0, self._limits.items
+        if self._limits.first is not None and self._is_quiet():
+            most = self._limits.first
         while self._line and len(batch) < most:
             if batch and size + self._line[0].size > self._limits.bytes:
                 break
@@ -203,10 +205,8 @@ class GroupCommit(Generic[Item, Answer]):
             batch.append(entry)
         return batch
 
-    def _most(self) -> int:
-        before, self._last_at = self._last_at, self._clock()
-        quiet = not self._in_flight and self._last_at - before > QUIET_SECONDS
-        return self._limits.first if quiet and self._limits.first is not None else self._limits.items
+    def _is_quiet(self) -> bool:
+        return not self._in_flight and self._clock() - self._answered_at > QUIET_SECONDS
 
     def _send(self, batch: list[_Entry[Item, Answer]]) -> None:
         work = self._flush([entry.item for entry in batch])
@@ -216,7 +216,7 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _finished(self, task: Task[Answer], batch: list[_Entry[Item, Answer]]) -> None:
         self._in_flight.discard(task)
-        self._last_at = self._clock()
+        self._answered_at = self._clock()
         # Before anybody is answered: the store works on the next ones while these callers go on.
         self._send_what_may_go()
         for entry, answer in zip(batch, _answers_of(task, len(batch)), strict=True):
