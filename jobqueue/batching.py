@@ -13,7 +13,6 @@ changes nothing for the others; what waits is bounded in number and bytes. Knows
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -99,7 +98,7 @@ class GroupCommit(Generic[Item, Answer]):
         *,
         name: str,
         limits: BatchLimits = BatchLimits(),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._flush = flush
         self._name = name
@@ -107,7 +106,7 @@ class GroupCommit(Generic[Item, Answer]):
         self._line: deque[_Entry[Item, Answer]] = deque()
         self._line_bytes = 0
         self._in_flight: set[Task[Answer]] = set()
-        self._clock = clock
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._answered_at = float("-inf")
         self._scheduled = False
         self._closed = False

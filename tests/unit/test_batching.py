@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from hand_clock import HandClock
 
 from jobqueue.batching import QUIET_SECONDS, BatchLimits, GroupCommit, Undelivered
 from jobqueue.errors import QueueFull, ShuttingDown
@@ -51,16 +52,6 @@ def commit(store: Store, **limits: int) -> GroupCommit[str, str]:
     return GroupCommit(store.flush, name="items", limits=BatchLimits(**limits))
 
 
-class Clock:
-    """Moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 async def burst(group: GroupCommit[str, str], store: Store, *items: str) -> list[list[str]]:
     """The batches that these items make, submitted together."""
     before = len(store.batches)
@@ -75,24 +66,24 @@ async def burst(group: GroupCommit[str, str], store: Store, *items: str) -> list
 
 
 async def test_after_a_quiet_time_the_first_of_many_go_ahead(store: Store) -> None:
-    clock = Clock()
-    group = GroupCommit[str, str](store.flush, name="items", limits=BatchLimits(first=2), clock=clock)
+    clock = HandClock()
+    group = GroupCommit[str, str](store.flush, name="items", limits=BatchLimits(first=2), clock=clock.monotonic)
 
     assert await burst(group, store, "a", "b", "c", "d", "e") == [["a", "b"], ["c", "d", "e"]]
 
-    clock.now += QUIET_SECONDS / 2
+    clock.seconds += QUIET_SECONDS / 2
     assert await burst(group, store, "f", "g", "h") == [["f", "g", "h"]]
 
-    clock.now += 2 * QUIET_SECONDS
+    clock.seconds += 2 * QUIET_SECONDS
     assert await burst(group, store, "i", "j", "k") == [["i", "j"], ["k"]]
 
 
 async def test_a_batch_that_took_long_leaves_no_quiet_time_behind(store: Store) -> None:
-    clock = Clock()
-    group = GroupCommit[str, str](store.flush, name="items", limits=BatchLimits(first=2), clock=clock)
+    clock = HandClock()
+    group = GroupCommit[str, str](store.flush, name="items", limits=BatchLimits(first=2), clock=clock.monotonic)
     [waiting] = submit(group, "slow")
     await store.batch(0)
-    clock.now += 10 * QUIET_SECONDS
+    clock.seconds += 10 * QUIET_SECONDS
     store.answer(0)
     await waiting
 
