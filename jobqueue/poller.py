@@ -24,7 +24,7 @@ from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate
 from jobqueue.pace import Pace
-from jobqueue.repository import WORKER_SILENCE_SECONDS, JobRepository, QueueSignal, Window
+from jobqueue.repository import CROWD, WORKER_SILENCE_SECONDS, JobRepository, QueueSignal, Window
 from jobqueue.settings import ALL_QUEUES
 
 MAX_WINDOW = 5_000
@@ -37,12 +37,10 @@ SIGNALLED_AT_ONCE = 10
 """So many looks in a row may be due to signals, then one in so many seconds."""
 BACKLOG_SECONDS = 0.1
 """With a backlog for so long, the change stream is closed."""
-CROWD = 20
-"""So many jobs found at once, or a crowd that was heard of, are followed by more, which is looked for..."""
 CROWD_SECONDS = 0.1
-"""...until no crowd was seen for so long; only then it is listened again..."""
+"""What follows a crowd is looked for, and listened for again when none was seen for so long."""
 CROWDED_LOOK_SECONDS = 0.02
-"""...once in so many seconds, while there are slots for more."""
+"""How often it is looked for, while there are slots for more."""
 TURNS_TO_CLAIM = 3
 """Turns of the event loop until a claim of what was heard of is sent, so that the next question does not go first."""
 REOPEN_SECONDS = 10.0
@@ -272,7 +270,7 @@ class Poller:
                 log.info("no change stream; polling goes on", reason=str(error))
             self.refresh()
             await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))
-        # A crowd, which a look tells of. It is followed by listening again, if there are slots for more.
+        # A crowd, which looks tell of, and of what follows it.
         self._listening = None
         self._crowd_seen_at = self._clock.monotonic()
         self.refresh()

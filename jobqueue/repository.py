@@ -161,6 +161,9 @@ class Revision(NamedTuple):
     updated_at: datetime
 
 
+CROWD = 20
+"""So many jobs that became pending at once are better looked for than told of one by one."""
+
 WORKER_SILENCE_SECONDS = 60.0
 """A process that has not shown itself for this long is taken for dead."""
 

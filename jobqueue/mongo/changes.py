@@ -17,6 +17,7 @@ from jobqueue.job import NEAR, Status
 from jobqueue.mongo.calls import settled, unavailable
 from jobqueue.mongo.documents import CODEC
 from jobqueue.mongo.store import Store
+from jobqueue.repository import CROWD
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +26,6 @@ WHAT = "watch for work"
 AWAIT_MILLISECONDS = 2_000
 """How long the server holds a question open: half a command a second when idle, and how long closing may take."""
 
-CROWD = 20
-"""So many changes in one answer are better looked for."""
 MOST_BYTES = 16 << 10
 """A job that is larger is told of without what is in it: it is sent to every idle process, and claimed by one."""
 

@@ -26,12 +26,12 @@ from jobqueue.job import EPOCH, Candidate, Status
 from jobqueue.mongo import indexes
 from jobqueue.mongo.cached import Cached
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled
-from jobqueue.mongo.changes import CROWD, MOST_BYTES, Change, ChangeStream
+from jobqueue.mongo.changes import MOST_BYTES, Change, ChangeStream
 from jobqueue.mongo.documents import StoredDocument, Unreadable, plain, read_candidate
 from jobqueue.mongo.fresh import FreshJobs
 from jobqueue.mongo.store import Store
 from jobqueue.pace import Pace
-from jobqueue.repository import QueueCount, QueueSignal
+from jobqueue.repository import CROWD, QueueCount, QueueSignal
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,9 @@ import pytest
 from bench import NOW, SECOND, Bench
 
 from jobqueue.job import Candidate, JobId, Status
-from jobqueue.mongo.changes import CROWD, MOST_BYTES
+from jobqueue.mongo.changes import MOST_BYTES
 from jobqueue.mongo.wakeups import MOST_TOLD
-from jobqueue.repository import QueueSignal
+from jobqueue.repository import CROWD, QueueSignal
 
 
 @asynccontextmanager

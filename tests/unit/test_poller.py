@@ -19,14 +19,13 @@ from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.job import Candidate, Job, JobId, WorkerId
 from jobqueue.poller import (
     BACKLOG_SECONDS,
-    CROWD,
     CROWD_SECONDS,
     CROWDED_LOOK_SECONDS,
     SIGNALLED_AT_ONCE,
     SIGNALLED_SECONDS,
     Poller,
 )
-from jobqueue.repository import Features, JobRepository, QueueSignal, Window, WorkerRecord
+from jobqueue.repository import CROWD, Features, JobRepository, QueueSignal, Window, WorkerRecord
 
 POLL_SECONDS = 3600.0
 SIGNAL = QueueSignal("default")
