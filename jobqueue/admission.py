@@ -100,14 +100,12 @@ class Admission:
         self._limits = limits
         self._clock = clock
         self._total = self._depth(None, limits.pending) if limits.pending is not None else None
-        self._total_of_one = [Bound(self._total, None, 1)] if self._total is not None else []
         self._of_queues: dict[str, Depth] = {}
         self._rate = RateLimit(jobs, a_second=limits.a_second, clock=clock) if limits.a_second is not None else None
 
     def admit(self, queues: Sequence[str]) -> Admitted:
         """Let in one job for each of these names of queues, all or none, while the block stores them."""
-        alone = len(queues) == 1 and self._limits.pending_per_queue is None
-        return Admitted(len(queues), self._total_of_one if alone else self._bounds(queues), self._rate)
+        return Admitted(len(queues), self._bounds(queues), self._rate)
 
     def _bounds(self, queues: Sequence[str]) -> list[Bound]:
         """What bounds these jobs: all that waits, and what waits in each of their queues."""

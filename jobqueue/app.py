@@ -150,6 +150,7 @@ class Engine:
         await self._begin_to_beat()
         dispatcher = self._build_pool(registry) if workers else SignallingDispatcher(self._jobs, self.clock)
         self.service = self._build_service(dispatcher, registry)
+        stack.push_async_callback(self.service.aclose)
         stack.push_async_callback(self._end_background)
 
     async def drain(self, grace_seconds: float) -> None:

@@ -6,6 +6,8 @@ full batches go beside one that is under way, so that one slow write does not ho
 seconds) and a fast store is not sent crumbs. Of many that come after a quiet time a few may go ahead: whoever waits for
 them can begin while the rest is written.
 
+Whoever waits for no batch under way (`EACH_TURN`) has only those together that were submitted in one turn of the loop.
+
 Promises: every item that was taken gets exactly one answer; a caller who is cancelled or gives up waiting
 changes nothing for the others; what waits is bounded in number and bytes. Knows nothing of MongoDB.
 """
@@ -13,6 +15,7 @@ changes nothing for the others; what waits is bounded in number and bytes. Knows
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -41,6 +44,10 @@ class BatchLimits:
     in_flight: int = 3
     waiting_items: int = 50_000
     waiting_bytes: int = 64 << 20
+
+
+EACH_TURN = BatchLimits(eager=sys.maxsize)
+"""Nothing waits for a batch that is under way: what is submitted in one turn of the event loop goes together."""
 
 
 @dataclass(eq=False, slots=True)

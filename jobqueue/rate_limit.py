@@ -106,7 +106,8 @@ class RateLimit:
             self._meter = await self._read_meter()
             drawn = self._draw(jobs - self._at_hand)
             if not drawn.tokens:
-                self._pause()
+                if not self._draw(1).tokens:
+                    self._pause()  # where there are too few for many, there may be enough for one
                 raise self._refusal(drawn.wait_micros)
             if await self._jobs.move_meter(METER, seen=self._meter, to=drawn.to):
                 return self._keep(drawn, jobs)

@@ -257,15 +257,11 @@ class JobRepository(Protocol):
 
     # Clients
 
-    async def insert(self, job: Job) -> Job:
-        """enqueue: store a new job. Repeating it after a lost answer finds its own document by `insert_id`.
-
-        Raises `DuplicateJob`, `InvalidJob` (cannot be encoded), `QueueFull` (the line is too long),
-        `OutcomeUnknown`."""
-        ...
-
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
-        """enqueue, many: for each job, in order, the stored job or the error that `insert` would raise."""
+        """enqueue: store new jobs. Repeating it after a lost answer finds its own documents by their `insert_id`.
+
+        For each, in order, the stored job or its error: `DuplicateJob`, `InvalidJob` (cannot be encoded), `QueueFull`
+        (the line is too long), `Unavailable`, `OutcomeUnknown`, `ShuttingDown`."""
         ...
 
     async def get(self, job_id: str) -> Job:

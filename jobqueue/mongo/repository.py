@@ -125,10 +125,6 @@ class MongoJobRepository:
 
     # Clients
 
-    async def insert(self, job: Job) -> Job:
-        await self._wakeups.ensure([job.queue], at=job.updated_at)
-        return await self._inserts.insert(job)
-
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
         latest = max((job.updated_at for job in jobs), default=EPOCH)
         try:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from bench import NOW, SECOND, Bench, ids
+from bench import NOW, SECOND, Bench, ids, insert_one
 from faults import NO_MAJORITY
 from pymongo.errors import ServerSelectionTimeoutError
 
@@ -65,9 +65,7 @@ async def test_a_stored_job_reads_back_as_it_was_made(bench: Bench) -> None:
         fault={"failures": 2},
     )
 
-    stored = await bench.jobs.insert(job)
-
-    assert stored == job
+    assert await insert_one(bench.jobs, job) == job
     assert await bench.jobs.get(job.id) == job
 
 
@@ -165,7 +163,7 @@ async def test_a_lost_answer_to_an_insert_is_no_duplicate(bench: Bench) -> None:
 async def test_a_repeated_insert_of_the_same_job_finds_it_stored(bench: Bench) -> None:
     job = await bench.add(idempotency_key="key")
 
-    assert await bench.jobs.insert(job) == job
+    assert await insert_one(bench.jobs, job) == job
     assert await bench.raw.count_documents({}) == 1
 
 
@@ -203,8 +201,8 @@ async def test_a_server_that_cannot_be_reached_leaves_nothing_in_doubt(bench: Be
 
 async def test_a_cancelled_caller_does_not_take_its_neighbours_along(bench: Bench) -> None:
     mine, neighbours = bench.new(), bench.new()
-    inserting = asyncio.ensure_future(bench.jobs.insert(neighbours))
-    cancelled = asyncio.ensure_future(bench.jobs.insert(mine))
+    inserting = asyncio.ensure_future(insert_one(bench.jobs, neighbours))
+    cancelled = asyncio.ensure_future(insert_one(bench.jobs, mine))
     await asyncio.sleep(0)
 
     cancelled.cancel()

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from bench import insert_one
 from pymongo import AsyncMongoClient
 from worker_records import worker_record
 
@@ -49,7 +50,7 @@ class Patient:
             seq=self.identifiers.seq(now),
             insert_id=self.identifiers.token(),
         )
-        await self.jobs.insert(job)
+        await insert_one(self.jobs, job)
         return job_id
 
     async def claim(self, job_id: JobId) -> Claim:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from bench import StandingClock
+from bench import StandingClock, insert_one
 from databases import DatabaseProcess, missing_server
 
 from jobqueue.clock import Identifiers
@@ -50,18 +50,18 @@ async def test_an_insert_without_an_answer_ends_in_doubt_and_may_be_repeated(
         )
         for _ in range(2)
     ]
-    await jobs.insert(first)
+    await insert_one(jobs, first)
 
     database.send(signal.SIGSTOP)
     try:
         async with asyncio.timeout(10 * CLIENT_SECONDS):
             with pytest.raises(OutcomeUnknown) as doubt:
-                await jobs.insert(job)
+                await insert_one(jobs, job)
     finally:
         database.send(signal.SIGCONT)
 
     assert doubt.value.job_id == job.id
     assert str(doubt.value) == "cannot store the job: MongoDB did not answer in time"
-    assert await jobs.insert(job) == job
+    assert await insert_one(jobs, job) == job
     assert await jobs.get(job.id) == job
     await jobs.aclose()

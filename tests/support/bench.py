@@ -66,7 +66,7 @@ class Bench:
 
     async def add(self, **fields: Any) -> Job:
         """A stored job."""
-        return await self.jobs.insert(self.new(**fields))
+        return await insert_one(self.jobs, self.new(**fields))
 
     async def add_many(self, count: int, **fields: Any) -> list[Job]:
         answers = await self.jobs.insert_many([self.new(**fields) for _ in range(count)])
@@ -100,7 +100,7 @@ class Bench:
         more = (
             lease if status is Status.PROCESSING else finished if status in ("completed", "failed", "cancelled") else {}
         )
-        await self.jobs.insert(job)
+        await insert_one(self.jobs, job)
         changes = {"status": status.value, "retryCount": 1 if status is Status.PROCESSING else 0, **more, **fields}
         await self.raw.update_one({"_id": job.id}, {"$set": changes})
         return Claim(job.id, LeaseId("L"))
@@ -130,6 +130,14 @@ class Bench:
 
 def only_job(answer: Job | JobQueueError) -> Job:
     assert isinstance(answer, Job), answer
+    return answer
+
+
+async def insert_one(jobs: MongoJobRepository, job: Job) -> Job:
+    """The stored job. Raises what it was refused for."""
+    [answer] = await jobs.insert_many([job])
+    if isinstance(answer, JobQueueError):
+        raise answer
     return answer
 
 

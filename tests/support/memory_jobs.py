@@ -34,26 +34,10 @@ class MemoryJobs:
         self.jobs[job_id] = self.jobs[job_id].model_copy(update=changes)
         return self.jobs[job_id]
 
-    async def insert(self, job: Job) -> Job:
-        self._fail_when_broken()
+    async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
         if self.holding is not None:
             await self.holding.wait()
-        if job.id in self.jobs:
-            raise DuplicateJob("id", job.id, existing=self.jobs[job.id])
-        for other in self.jobs.values():
-            if job.idempotency_key is not None and job.idempotency_key == other.idempotency_key:
-                raise DuplicateJob("idempotencyKey", job.idempotency_key, existing=other)
-        self.jobs[job.id] = job
-        return job
-
-    async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
-        answers: list[Job | JobQueueError] = []
-        for job in jobs:
-            try:
-                answers.append(await self.insert(job))
-            except JobQueueError as error:
-                answers.append(error)
-        return answers
+        return [self._insert(job) for job in jobs]
 
     async def get(self, job_id: str) -> Job:
         self._fail_when_broken()
@@ -144,6 +128,16 @@ class MemoryJobs:
 
     async def check(self) -> None:
         self._fail_when_broken()
+
+    def _insert(self, job: Job) -> Job | JobQueueError:
+        self._fail_when_broken()
+        if job.id in self.jobs:
+            return DuplicateJob("id", job.id, existing=self.jobs[job.id])
+        for other in self.jobs.values():
+            if job.idempotency_key is not None and job.idempotency_key == other.idempotency_key:
+                return DuplicateJob("idempotencyKey", job.idempotency_key, existing=other)
+        self.jobs[job.id] = job
+        return job
 
     def _fail_when_broken(self) -> None:
         if self.broken is not None:

@@ -357,6 +357,15 @@ async def test_a_request_that_needs_many_is_refused_while_one_that_needs_few_is_
     await rate.take(150)
 
 
+async def test_where_many_are_refused_one_is_let_in_at_once(jobs: MemoryJobs, clock: HandClock) -> None:
+    """What is left is learnt only from the meter, which another process has moved."""
+    rate, other = [RateLimit(port(jobs), a_second=100, clock=clock) for _ in range(2)]
+    await other.take(60)
+
+    assert await accepted(rate, 1, jobs=64) == 0
+    assert await accepted(rate, 40) == 40
+
+
 async def test_a_store_that_does_not_answer_is_asked_once_for_all_who_stand_in_line(
     jobs: MemoryJobs, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "batching": {"errors"},
     "service": {
         "admission",
+        "batching",
         "clock",
         "dispatch",
         "errors",
@@ -28,7 +29,6 @@ MAY_IMPORT = {
         "job",
         "repository",
         "telemetry",
-        "waiting",
         "values",
     },
     "idempotency": {"errors", "job"},

@@ -46,15 +46,6 @@ class Witness:
 
     # Inserts
 
-    async def insert(self, job: Job) -> Job:
-        try:
-            stored = await self.jobs.insert(job)
-        except JobQueueError as error:
-            self._answered(job, error)
-            raise
-        self._answered(job, stored)
-        return stored
-
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Job | JobQueueError]:
         answers = await self.jobs.insert_many(jobs)
         for job, answer in zip(jobs, answers, strict=True):
