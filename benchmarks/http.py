@@ -2,7 +2,8 @@
 
 The bare handler parses and validates the same body and answers the same bytes: without storing it, storing it in the
 plainest of group commits, and by itself; for `GET` it makes the one find that must be made. Both are one process on
-uvloop; the service also as two processes on one port, which needs cores that nobody else wants. `server_cpu_us` is the
+uvloop; the service also with PyMongo instead of Motor, its default, and as two processes on one port, which needs cores
+that nobody else wants. `server_cpu_us` is the
 CPU of the server, all its processes, for each request, which holds when load generator, server and database share too
 few cores; `database_cpu_us` is that of the database.
 """
@@ -37,7 +38,13 @@ BULKS_IN_FLIGHT = 4
 IDS = 1_000
 UP = re.compile(r"^jobqueue_process_up\{.*\} 1\.0$", re.MULTILINE)
 
-STORING = ("POST /jobs", "POST /jobs, 2 processes", "bare POST and insert_one", "bare POST and grouped inserts")
+STORING = (
+    "POST /jobs",
+    "POST /jobs, pymongo",
+    "POST /jobs, 2 processes",
+    "bare POST and insert_one",
+    "bare POST and grouped inserts",
+)
 JOBS_OF = {**dict.fromkeys(STORING, 1), "POST /jobs/bulk": BATCH}
 """How many documents one answer stands for."""
 
@@ -47,9 +54,10 @@ BULK = Load("POST", ["/jobs/bulk"], json.dumps([BODY] * BATCH), connections=BULK
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """The service, the service in two processes, and the bare handlers, on the same database."""
+    """The service, the same with PyMongo and in two processes, and the bare handlers, on the same database."""
 
     service: Process
+    pymongo: Process
     two: Process
     bare: Process
     database_pid: int
@@ -64,6 +72,7 @@ async def run(bench: Bench) -> None:
             show = Load("GET", await _paths_of_jobs(servers.service))
             for case, process, load in (
                 ("POST /jobs", servers.service, SINGLE),
+                ("POST /jobs, pymongo", servers.pymongo, SINGLE),
                 ("POST /jobs, 2 processes", servers.two, SINGLE),
                 ("bare POST", servers.bare, SINGLE),
                 ("bare POST and grouped inserts", servers.bare, Load("POST", ["/grouped"], SINGLE.body)),
@@ -114,6 +123,7 @@ async def _servers(bench: Bench) -> AsyncIterator[Servers]:
     async with AsyncExitStack() as stack:
         name = await stack.enter_async_context(bench.database.fresh())
         service = await stack.enter_async_context(jobqueue_process("api", bench.database, name))
+        pymongo = await stack.enter_async_context(jobqueue_process("api", bench.database, name, driver="pymongo"))
         two = await stack.enter_async_context(jobqueue_process("api", bench.database, name, processes=2))
         await _both_up(two)
         answer = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "answer.json"
@@ -122,7 +132,7 @@ async def _servers(bench: Bench) -> AsyncIterator[Servers]:
         program = [sys.executable, "-m", "benchmarks.bare_http", str(port), bench.database.uri, name, str(answer)]
         bare = await stack.enter_async_context(python_process(program, port=port, environment={}))
         client = await stack.enter_async_context(AsyncMongoClient[dict[str, Any]](bench.database.uri))
-        yield Servers(service, two, bare, bench.database.pid or 0, client[name].jobs)
+        yield Servers(service, pymongo, two, bare, bench.database.pid or 0, client[name].jobs)
 
 
 async def _both_up(service: Process) -> None:

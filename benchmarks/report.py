@@ -15,7 +15,9 @@ from benchmarks.results import Benchmark, read_results
 DRIVERS = ("pymongo", "motor")
 BARE = "ceiling pipelined, pymongo"
 BARE_PICKUP = "bare insert and claim"
+BARE_POST = "bare POST"
 GROUPED = "bare POST and grouped inserts"
+POST_PYMONGO = "POST /jobs, pymongo"
 
 TITLE = """\
 # Benchmarks
@@ -127,19 +129,23 @@ def ceiling_section(found: Benchmark) -> str:
 
 def http_section(found: Benchmark) -> str:
     """Requests, beside the bare handler that each is compared with."""
-    bases = {"POST /jobs": "bare POST", "GET /jobs/{id}": "bare GET and find_one"}
+    bases = {"POST /jobs": BARE_POST, POST_PYMONGO: BARE_POST, "GET /jobs/{id}": "bare GET and find_one"}
     rows = []
     for name, case in found.cases.items():
         base = bases.get(name, "")
         figures = ("per_second", "server_cpu_us", "database_cpu_us", "p50_ms", "p99_ms")
         shares = [share(found.ratio(name, base)), share(_inverse(found.ratio(name, base, "server_cpu_us")))]
         rows.append([name, *(figure(case.median(each)) for each in figures), *shares])
-    post, get = (found.ratio(name, base) for name, base in bases.items())
-    post_cpu = _inverse(found.ratio("POST /jobs", "bare POST", "server_cpu_us"))
+    post, post_pymongo, get = (found.ratio(name, base) for name, base in bases.items())
+    post_cpu, post_pymongo_cpu = (
+        _inverse(found.ratio(name, BARE_POST, "server_cpu_us")) for name in ("POST /jobs", POST_PYMONGO)
+    )
     bulk, single = found.median("POST /jobs/bulk", "jobs_per_second"), found.median("POST /jobs", "per_second")
     goals = [
         verdict(post, least=0.5, of="`POST /jobs` as a share of the bare handler, in requests"),
         verdict(post_cpu, least=0.7, of="the same in CPU of the server"),
+        verdict(post_pymongo, least=0.5, of="the same with PyMongo instead of Motor, in requests"),
+        verdict(post_pymongo_cpu, least=0.7, of="the same with PyMongo in CPU of the server"),
         verdict(get, least=0.9, of="`GET /jobs/{id}` as a share of the bare handler with one find"),
         verdict(bulk / single if bulk and single else None, least=5, of="Jobs by `POST /jobs/bulk`, beside one by one"),
     ]

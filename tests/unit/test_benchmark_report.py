@@ -230,3 +230,19 @@ def test_posting_is_also_held_against_what_stores_as_plainly_as_can_be(results: 
     )
 
     assert "group commits: 80 % in requests, 80 % in CPU of the server." in render(read_results(results))
+
+
+def test_posting_is_judged_with_each_driver(results: Path) -> None:
+    put(
+        results,
+        line("http", "bare POST", per_second=10_000, server_cpu_us=70),
+        line("http", "POST /jobs", per_second=4_000, server_cpu_us=140),
+        line("http", "POST /jobs, pymongo", per_second=6_000, server_cpu_us=100),
+    )
+
+    page = render(read_results(results))
+
+    assert "as a share of the bare handler, in requests: 40 %; the goal of 50 % is **missed**." in page
+    assert "the same in CPU of the server: 50 %; the goal of 70 % is **missed**." in page
+    assert "with PyMongo instead of Motor, in requests: 60 %; the goal of 50 % is reached." in page
+    assert "with PyMongo in CPU of the server: 70 %; the goal of 70 % is reached." in page
