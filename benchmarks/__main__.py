@@ -18,7 +18,10 @@ from benchmarks.results import Results
 from jobqueue import logs
 from jobqueue.process import calm_the_garbage_collector
 
-NAMES = ("ceiling", "engine", "latency", "http", "growth", "blocking", "peers")
+NAMES = ("ceiling", "engine", "latency", "http", "growth", "blocking", "peers", "final")
+MODULES = {"peers": "benchmarks.peers.comparison", "final": "benchmarks.peers.final"}
+"""Of those that are not of the same name."""
+
 DEFAULT_FILE = Path("docs/benchmarks/results.jsonl")
 
 
@@ -48,7 +51,7 @@ async def measure(names: Sequence[str], out: Path, *, repeats: int, short: bool)
     """Run these benchmarks, each on a fresh server, the garbage collector set as the product sets it."""
     calm_the_garbage_collector()
     for name in names:
-        benchmark = importlib.import_module(f"benchmarks.{name}" if name != "peers" else "benchmarks.peers.comparison")
+        benchmark = importlib.import_module(MODULES.get(name, f"benchmarks.{name}"))
         results = Results(out)
         async with provide_database() as database:
             results.begin(name, server=database.server, durability=database.durability, repeats=repeats, short=short)

@@ -29,7 +29,7 @@ OF: Mapping[str, str] = {
           operation. A real `mongod` replica set has other figures; measure on yours.
         - Threads and single jobs at a time (dramatiq, celery, rq, huey) against hundreds of coroutines: a no-op job
           flatters the latter. Each runs as its documentation has it for one process, no-op jobs favour those that
-          fetch many; the final has those on asyncio with 200 coroutines too, those with threads with more threads.
+          fetch many; the final has those on asyncio with more coroutines too, those with threads with more threads.
         - Ours runs with its defaults but for its slots, of which it has as many as the asyncio peers, and 5,000 ids at
           hand instead of 1,000: a look at the embedded server costs as much whatever it fetches, so fewer of them help.
         - "End to end" takes a second or two with the fastest, in which the machine may be slow for one and not for

@@ -45,7 +45,7 @@ class Bare:
 NOT_MEASURED = Bare()
 
 
-def peers_section(found: Benchmark, *, bare: Bare = NOT_MEASURED) -> str:
+def peers_section(found: Benchmark, *, bare: Bare = NOT_MEASURED, final: Benchmark | None = None) -> str:
     """Every peer that could be measured, and what became of the others."""
     measured = {name: case for name, case in found.cases.items() if case.median(END_TO_END) is not None}
     head = ["peer", "version", "on", "durable", "runs at once", *COLUMNS.values(), "lost, doubled"]
@@ -55,7 +55,7 @@ def peers_section(found: Benchmark, *, bare: Bare = NOT_MEASURED) -> str:
         "Bold: ahead of jobqueue; where jobs have results, of jobqueue with results.",
         "\n".join(f"- {name}: not measured: {reason}" for name, reason in _unmeasured(found)),
         _on_which_python(measured),
-        *_final(measured, found),
+        *(_final(measured, final) if final is not None else []),
         "\n".join([*_pickup_goals(measured), *_what_is_possible(measured, bare)]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -93,33 +93,31 @@ def _on_which_python(measured: Mapping[str, Case]) -> str:
     return f"Ours ran on Python {ours}, and so did {'the others, but for ' + ', '.join(others) if others else 'all'}."
 
 
-def _final(measured: Mapping[str, Case], found: Benchmark) -> Iterator[str]:
+def _final(measured: Mapping[str, Case], final: Benchmark) -> Iterator[str]:
     """The forms in which the best ran again side by side, and what the goals say of the quickest form of each."""
-    forms = {name: case for name, case in found.cases.items() if case.text(FINAL_OF)}
-    if not forms:
-        return
-    turns = max(len(case.lines) for case in forms.values())
-    yield f"The best once more, end to end in each of {turns} turns, in the forms that suit them:"
-    yield table(["peer", "enqueued", "at once", "end to end/s", "least", "most"], map(_form, forms.values()))
-    yield "\n".join(_goals(measured, found))
+    turns = max(len(case.lines) for case in final.cases.values())
+    yield f"The best once more, end to end in each of {turns} turns, in the forms that may suit them:"
+    head = ["peer", "set to", "enqueued", "at once", "end to end/s", "least", "most"]
+    yield table(head, map(_form, final.cases.values()))
+    yield "\n".join(_goals(measured, final))
 
 
 def _form(case: Case) -> list[str]:
     rates = [line[FINAL] for line in case.lines if FINAL in line]
     figures = [figure(value) for value in (case.median(FINAL), min(rates, default=None), max(rates, default=None))]
-    return [case.text(FINAL_OF), case.text("way"), case.text("concurrency"), *figures]
+    return [*map(case.text, (FINAL_OF, "setting", "way", "concurrency")), *figures]
 
 
-def _goals(measured: Mapping[str, Case], found: Benchmark) -> Iterator[str]:
+def _goals(measured: Mapping[str, Case], final: Benchmark) -> Iterator[str]:
     for with_result, ours in ((False, OURS), (True, f"{OURS} (results)")):
-        mine = quickest(finals(found.cases, of=ours), FINAL)
+        mine = quickest(finals(final.cases, of=ours), FINAL)
         if mine is None:
             continue
         for durable, least in ((True, 2.0), (False, 1.0)):
             kind = "durable" if durable else "non-durable"
             peer = best(measured, durable=durable, with_result=with_result)
-            theirs = quickest(finals(found.cases, of=peer[0]), FINAL) if peer is not None else None
-            times = found.ratio(mine[0], theirs[0], FINAL) if theirs is not None else None
+            theirs = quickest(finals(final.cases, of=peer[0]), FINAL) if peer is not None else None
+            times = final.ratio(mine[0], theirs[0], FINAL) if theirs is not None else None
             if peer is None or theirs is None or times is None:
                 yield f"- {ours}: no {kind} peer was measured beside it."
                 continue

@@ -32,8 +32,8 @@ pip install -e '.[bench]'
 python -m benchmarks setup                 # the peers, each in an environment of its own (also needs redis, PostgreSQL)
                                            # Python 3.12 or newer: oban needs it, and all are to run on the same one
 python -m benchmarks ceiling engine latency http growth blocking
-python -m benchmarks peers --repeats 2     # about 25 minutes a round, and as long for the final of the best;
-                                           # JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses
+python -m benchmarks peers --repeats 2     # about 20 minutes a round; JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses
+python -m benchmarks final --repeats 7     # the best of them side by side, about 5 minutes a turn
 python -m benchmarks report
 make bench                                 # the short form: shows that it works, its figures mean little
 ```
@@ -60,7 +60,7 @@ def render(found: Mapping[str, Benchmark], pictures: Mapping[str, str] = {}) -> 
         found["engine"].median(BARE, "per_second") if "engine" in found else None,
         found["latency"].median(BARE_PICKUP, "p99_ms") if "latency" in found else None,
     )
-    for name, section in (SECTIONS | {"peers": partial(peers_section, bare=bare)}).items():
+    for name, section in (SECTIONS | {"peers": partial(peers_section, bare=bare, final=found.get("final"))}).items():
         if name in found:
             picture = [f"![{name}](benchmarks/{pictures[name]})"] if name in pictures else []
             parts += [section(found[name]), *picture, inspect.cleandoc(caveats.OF[name])]

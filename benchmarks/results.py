@@ -26,7 +26,7 @@ class Results:
     """Appends to one file. What is written is also printed, for whoever waits."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._run = secrets.token_hex(4)
 
     def begin(self, benchmark: str, **facts: Any) -> None:
@@ -45,7 +45,7 @@ class Results:
     def _write(self, line: Line) -> None:
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
         text = json.dumps({"run": self._run, "at": stamp, **line})
-        with self._path.open("a") as file:
+        with self.path.open("a") as file:
             file.write(text + "\n")
         print(text, flush=True)
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,12 @@ class Entry:
         )
         return f"{self.peer} ({', '.join(settings)})" if settings else self.peer
 
-    async def measure(self, bench: Bench, options: Sequence[str]) -> Line:
-        """The figures of one trial, or why there are none."""
+    async def measure(self, bench: Bench, options: Sequence[str], environment: Mapping[str, str] = {}) -> Line:
+        """The figures of one trial with these variables set, or why there are none."""
         known: Line = {"peer": self.peer, "durable": self.durable, "with_result": self.with_result}
-        return known | await self._try(bench, options)
+        return known | await self._try(bench, options, environment)
 
-    async def _try(self, bench: Bench, options: Sequence[str]) -> Line:
+    async def _try(self, bench: Bench, options: Sequence[str], environment: Mapping[str, str]) -> Line:
         python = _python_of(self.peer)
         if not python.exists():
             return {"not_measured": f"its environment is missing ({python}): python -m benchmarks setup"}
@@ -54,7 +54,7 @@ class Entry:
         trial = await asyncio.create_subprocess_exec(
             *(str(python), "-m", "benchmarks.peers.trial", self.peer, *settings, *options),
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), URI_VARIABLE: bench.database.uri},
+            env={**os.environ, **environment, "PYTHONPATH": str(ROOT), URI_VARIABLE: bench.database.uri},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -1,7 +1,7 @@
 """This project by the same yardstick: as a library with one worker process, and over HTTP with one more process.
 
 The worker process is `jobqueue worker` with the defaults, but for as many slots as the asyncio peers have, and for the
-length of the line before them.
+length of the line before them. The final tries the other driver too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.peers.peer import Payload, Peer, Way, concurrently, in_bulk
 
@@ -24,6 +24,10 @@ class Library(Peer):
     """Enqueued by the service of this process, without HTTP; run by one `jobqueue worker`."""
 
     environment, packages, backend = "", ("jobqueue", "motor", "pymongo"), "mongodb"
+    settings: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "Motor": {"JOBQUEUE_DRIVER": "motor"},
+        "PyMongo": {"JOBQUEUE_DRIVER": "pymongo"},
+    }
 
     @property
     def _job(self) -> str:

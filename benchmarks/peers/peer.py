@@ -21,8 +21,10 @@ class Peer:
     packages: ClassVar[Sequence[str]] = ()
     """What it is made of; the first is the peer itself."""
     backend: ClassVar[str] = "redis"
-    at_once: ClassVar[Sequence[int]] = (100, 200)
+    at_once: ClassVar[Sequence[int]] = (100, 200, 400)
     """How many jobs it may be set to run at once; the first is what it is measured with, the final tries them all."""
+    settings: ClassVar[Mapping[str, Mapping[str, str]]] = {"": {}}
+    """What else the final tries, by name: variables of the environment."""
     unit: ClassVar[str] = "asyncio tasks"
     polls: ClassVar[bool] = False
     """Whether its worker looks for jobs now and then, and is not told of them."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.comparison import Form, finalists, forms_of
+import pytest
+
+from benchmarks.bench import Bench
+from benchmarks.database import Database
 from benchmarks.peers.entries import Entry
-from benchmarks.results import Case
+from benchmarks.peers.final import Form, figures_of_peers, finalists, forms_of
+from benchmarks.results import Case, Results
 
 OURS = Entry("jobqueue", durable=True, with_result=False)
 OBAN = Entry("oban", durable=True, with_result=False)
@@ -49,5 +54,23 @@ def test_the_two_fastest_ways_to_enqueue_are_tried_with_each_number_of_jobs_at_o
     _, case = measured(OBAN, 2_900, enqueue_by_way={"one by one": 1_000, "many of 100": 4_000, "many of 1000": 4_500})
 
     assert forms_of(OBAN, case) == [
-        Form(OBAN, way, at_once) for way in ("many of 1000", "many of 100") for at_once in (100, 200)
+        Form(OBAN, way, at_once) for way in ("many of 1000", "many of 100") for at_once in (100, 200, 400)
     ]
+
+
+def test_each_setting_of_a_peer_is_tried_and_told_apart() -> None:
+    _, case = measured(OURS, 5_000, enqueue_by_way={"many": 4_000})
+
+    forms = forms_of(OURS, case)
+
+    assert [form.setting for form in forms] == ["Motor"] * 3 + ["PyMongo"] * 3
+    assert len({form.case for form in forms}) == len(forms)
+
+
+def test_without_figures_of_the_peers_it_is_said_what_to_run_first(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    results.begin("final")
+    bench = Bench("final", Database("", server="", durability="", embedded=False, pid=None), results, 1, short=True)
+
+    with pytest.raises(ValueError, match=r"has no figures of the peers; run `python -m benchmarks peers` first"):
+        figures_of_peers(bench)
