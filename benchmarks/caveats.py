@@ -34,6 +34,8 @@ OF: Mapping[str, str] = {
           hand instead of 1,000: a look at the embedded server costs as much whatever it fetches, so fewer of them help.
         - "End to end" takes a second or two with the fastest, in which the machine may be slow for one and not for
           another: hence the final, whose turns have all of them within some minutes, and the middle of its ratios.
+        - In the final ours runs with PyMongo too, which is set and not the default. Who has more forms has more chances
+          of a lucky one: ours has twelve, other asyncio peers six.
         - Results: arq, saq and rq keep something for each job whether or not a task returns anything; taskiq, dramatiq
           and celery only when told to; procrastinate keeps none, and has no row with results.
         - Producer, worker and server share the cores. "Over HTTP" has one more process than all the others.
