@@ -3,9 +3,8 @@
 The bare handler parses and validates the same body and answers the same bytes: without storing it, storing it in the
 plainest of group commits, and by itself; for `GET` it makes the one find that must be made. Both are one process on
 uvloop; the service also with PyMongo instead of Motor, its default, and as two processes on one port, which needs cores
-that nobody else wants. `server_cpu_us` is the
-CPU of the server, all its processes, for each request, which holds when load generator, server and database share too
-few cores; `database_cpu_us` is that of the database.
+that nobody else wants. `server_cpu_us` is the CPU of the server, all its processes, for each request, which holds when
+load generator, server and database share too few cores; `database_cpu_us` is that of the database.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def peers_section(found: Benchmark, *, bare: Bare = NOT_MEASURED, final: Benchma
         "Bold: ahead of jobqueue; where jobs have results, of jobqueue with results.",
         "\n".join(f"- {name}: not measured: {reason}" for name, reason in _unmeasured(found)),
         _on_which_python(measured),
-        *(_final(measured, final) if final is not None else []),
+        *(_final(measured, final) if final is not None and final.cases else []),
         "\n".join([*_pickup_goals(measured), *_what_is_possible(measured, bare)]),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -133,8 +133,7 @@ class JobService:
         """Store a job and have it run. When this returns, the job is stored by a majority, journalled.
 
         Raises `DuplicateJob`, `InvalidJob`, `QueueFull`, `RateLimited`, `ShuttingDown`, `OutcomeUnknown`."""
-        self._refuse_when_stopping()
-        # By way of `_make_and_store`, as all that create jobs.
+        # By way of `enqueue_many`, as all that create jobs.
         return await self._asked_at_once.submit(new, size=0)
 
     async def enqueue_once(self, new: NewJob) -> Enqueued:

@@ -34,7 +34,7 @@ class Form:
     @property
     def case(self) -> str:
         """How the results file calls it."""
-        return ", ".join([self.entry.case, *([self.setting] * bool(self.setting)), self.way, str(self.concurrency)])
+        return ", ".join(filter(None, [self.entry.case, self.setting, self.way, str(self.concurrency)]))
 
     async def play(self, bench: Bench) -> Line:
         """Its line of one turn."""

@@ -81,7 +81,7 @@ class Inserts:
 
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         """Store jobs; one answer for each."""
-        prepared = [_prepare_or_refuse(job) for job in jobs]
+        prepared = [_prepare(job) for job in jobs]
         items = [(new, len(new.encoded)) for new in prepared if isinstance(new, NewDocument)]
         answers = iter(await self._commit.submit_all(items, seconds=self._patience))
         return [_as_answer(next(answers), new) if isinstance(new, NewDocument) else new for new in prepared]
@@ -174,14 +174,10 @@ class Inserts:
         return read_or_salvage(found) if found is not None else None
 
 
-def _prepare(job: Job) -> NewDocument:
+def _prepare(job: Job) -> NewDocument | InvalidJob:
     document = to_document(job)
-    return NewDocument(job, document, encode(document))
-
-
-def _prepare_or_refuse(job: Job) -> NewDocument | InvalidJob:
     try:
-        return _prepare(job)
+        return NewDocument(job, document, encode(document))
     except InvalidJob as error:
         return error
 

@@ -130,6 +130,8 @@ class MemoryJobs:
         self._fail_when_broken()
 
     def _insert(self, job: Job) -> Job | JobQueueError:
+        if isinstance(self.broken, JobQueueError):
+            return self.broken
         self._fail_when_broken()
         if job.id in self.jobs:
             return DuplicateJob("id", job.id, existing=self.jobs[job.id])

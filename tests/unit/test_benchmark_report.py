@@ -125,6 +125,12 @@ def test_the_final_is_between_the_quickest_forms_turn_by_turn(results: Path) -> 
     assert "jobqueue end to end, 5,000/s, is 1.25 times the best durable peer (oban, 3,000/s)" in page
 
 
+def test_a_final_that_was_broken_off_before_its_first_figure_is_left_out(results: Path) -> None:
+    put(results, peer("jobqueue", 5_000), line("final", "environment"))
+
+    assert "The best once more" not in render(read_results(results))
+
+
 def test_where_a_peer_is_ahead_its_figure_is_bold(results: Path) -> None:
     put(
         results,
