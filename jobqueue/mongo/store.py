@@ -7,6 +7,7 @@ planner of a real MongoDB on the right index; a hint whose index is missing is r
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -15,7 +16,9 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from jobqueue.job import LAST_INSTANT
 from jobqueue.mongo.calls import CLIENT_SECONDS, HINT_REFUSED, Calls, calls_in_flight, settled, unavailable
+from jobqueue.mongo.documents import plain
 from jobqueue.repository import Features
 from jobqueue.telemetry import UNOBSERVED, Observer
 
@@ -94,6 +97,14 @@ class Store:
         self._hints = not self.features.embedded
         if not self.features.embedded and not self.client.options.retry_writes:
             log.warning("retryWrites=false makes claims and outcomes fail in every election")
+
+    async def server_time(self) -> datetime:
+        """The primary's own time. A server that cannot be asked has none but ours. Raises `Unavailable`."""
+        if self._given:
+            return LAST_INSTANT
+        hello = await self.calls.run("read the server's clock", lambda: self.client.admin.command("hello"))
+        time: datetime = plain(hello["localTime"])
+        return time
 
     async def together(self, call: Callable[[Hint], Awaitable[T]]) -> T:
         """Run what `call` does as one: in a transaction where the server has them, otherwise just so.

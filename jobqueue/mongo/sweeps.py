@@ -54,8 +54,10 @@ class Sweeps:
 
         When another reaper is at the same jobs in the same moment, both may count them."""
         found = [document for document in await self._find_expired(cutoff, limit=limit) if _seen(document)]
-        if not still():
+        if not found or not still():
             return Rescued()
+        # By the clock of whoever is primary now: it may be a new one, of which nobody has heard, with a clock behind.
+        cutoff = min(cutoff, await self._store.server_time())
         targets = {document["_id"]: _target(document) for document in found}
         statements = [_rescue(document, targets[document["_id"]], cutoff=cutoff, at=at) for document in found]
         won = await self._write_and_see(statements)

@@ -29,6 +29,7 @@ BACKENDS = (MOCK, "embedded-motor", "embedded-pymongo", "mongodb")
 
 MOCK_CANNOT = {
     "test_a_delete_whose_answer_is_lost_is_undone_or_counted": "it has no transactions",
+    "test_nothing_is_rescued_that_is_not_over_by_the_clock_of_the_present_primary": "it has no clock of its own",
     "test_a_signal_reaches_other_processes_and_says_what_waits": "it has no change streams",
     "test_a_signal_of_many_jobs_names_none_of_them": "it has no change streams",
     "test_a_signal_that_cannot_be_understood_names_no_jobs": "it has no change streams",

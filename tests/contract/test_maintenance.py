@@ -11,7 +11,7 @@ from bench import LEASE, NOW, SECOND, WORKER, Bench
 from bson import Decimal128, ObjectId
 
 from jobqueue.errors import SchemaConflict, Unavailable
-from jobqueue.job import Candidate, LeaseId, Status, WorkerId, to_milliseconds
+from jobqueue.job import LAST_INSTANT, Candidate, LeaseId, Status, WorkerId, to_milliseconds
 from jobqueue.repository import WorkerRecord
 
 HOUR = timedelta(hours=1)
@@ -86,6 +86,17 @@ async def test_nothing_is_rescued_when_contact_was_lost_while_the_reaper_looked(
     await bench.expire(claim)
 
     rescued = await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10, still=lambda: False)
+
+    assert (list(rescued.requeued), rescued.failed, rescued.cancelled) == ([], 0, 0)
+    assert await bench.status(claim.job_id) is Status.PROCESSING
+
+
+async def test_nothing_is_rescued_that_is_not_over_by_the_clock_of_the_present_primary(bench: Bench) -> None:
+    """Another one may have taken over, with a clock behind that by which `cutoff` was told."""
+    claim = await bench.running()
+    await bench.change_lease(claim, expiresAt=LAST_INSTANT - LEASE)
+
+    rescued = await bench.jobs.rescue(cutoff=LAST_INSTANT, at=NOW, limit=10)
 
     assert (list(rescued.requeued), rescued.failed, rescued.cancelled) == ([], 0, 0)
     assert await bench.status(claim.job_id) is Status.PROCESSING

@@ -20,7 +20,7 @@ from jobqueue.clock import ServerClock
 from jobqueue.contention import Contention
 from jobqueue.dispatch import Busy
 from jobqueue.errors import Unavailable
-from jobqueue.job import Candidate, Claim, Job, JobId, Lease, Status
+from jobqueue.job import LAST_INSTANT, Candidate, Claim, Job, JobId, Lease, Status
 from jobqueue.leases import Contact
 from jobqueue.mongo import MongoJobRepository, fresh, inserts, moves, sweeps
 from jobqueue.mongo.claims import Claims
@@ -28,6 +28,7 @@ from jobqueue.mongo.inserts import Inserts, NewDocument
 from jobqueue.mongo.leases import MongoLeaseStore
 from jobqueue.mongo.moves import Outcome, Statement
 from jobqueue.mongo.outcomes import Outcomes, _Sent
+from jobqueue.mongo.store import Store
 from jobqueue.outcome import Failed, Failure
 from jobqueue.poller import Poller
 from jobqueue.repository import Claimed, Window
@@ -256,11 +257,22 @@ def time_is_that_of_the_machine(stack: ExitStack) -> None:
         return False
 
     _patch(stack, ServerClock, "correct", uncorrected)
+    _nobody_asks_the_server_for_its_time(stack)
 
 
 def others_are_judged_by_a_clock_that_cannot_go_back(stack: ExitStack) -> None:
     """Found by this simulation in the engine itself."""
     _patch(stack, ServerClock, "surely_past", ServerClock.now)
+    _nobody_asks_the_server_for_its_time(stack)
+
+
+def _nobody_asks_the_server_for_its_time(stack: ExitStack) -> None:
+    """Before a lease is taken away, which alone would prevent most of the harm."""
+
+    async def far_away(self: Store) -> datetime:
+        return LAST_INSTANT
+
+    _patch(stack, Store, "server_time", far_away)
 
 
 def a_share_passes_over_what_is_more_urgent(stack: ExitStack) -> None:
