@@ -33,7 +33,9 @@ class Deadlines(Generic[T]):
 
     def end(self, what: T, seconds: float) -> None:
         """It has ended, be it in time or not; `seconds` as it was begun."""
-        line = self._lines[seconds]
+        line = self._lines.get(seconds)
+        if line is None:
+            return  # its time was over, as that of all the others of this length
         line.ends.pop(what, None)
         if not line.ends and len(self._lines) > MOST_IDLE:
             # Clients make up lengths of time.
@@ -73,5 +75,5 @@ class _Line(Generic[T]):
             if end > now:
                 self._timer = self._loop.call_at(end, self._look)
                 return
-            del self.ends[what]
-            self._on_over(what)
+            if self.ends.pop(what, None) is not None:  # not ended by another that was just told
+                self._on_over(what)

@@ -102,3 +102,36 @@ async def test_lengths_of_time_that_clients_make_up_leave_no_timers_behind(
 
     assert sum(not timer.cancelled() for timer in timers) <= MOST_IDLE
     deadlines.close()
+
+
+async def test_many_that_are_over_together_may_all_end_afterwards() -> None:
+    """By then their line may be gone, as it has nothing in it and there are many others."""
+    told = Told()
+    deadlines = Deadlines[str](told)
+    for number in range(MOST_IDLE + 1):
+        deadlines.begin("other", FAR + number)
+    for name in ("first", "second"):
+        deadlines.begin(name, SOON)
+    await told.first(2)
+
+    for name in ("first", "second"):
+        deadlines.end(name, SOON)
+
+    deadlines.begin("later", SOON)
+    assert await told.first(3) == ["first", "second", "later"]
+    deadlines.close()
+
+
+async def test_what_is_told_may_end_others_of_the_same_time() -> None:
+    told = Told()
+
+    def end_the_other(name: str) -> None:
+        told(name)
+        deadlines.end("second", SOON)
+
+    deadlines = Deadlines[str](end_the_other)
+    for name in ("first", "second", "third"):
+        deadlines.begin(name, SOON)
+
+    assert await told.first(2) == ["first", "third"]
+    deadlines.close()
