@@ -204,6 +204,9 @@ class LeaseThread:
         except Unavailable as error:
             self._contact.broken()
             log.warning("no contact with MongoDB", reason=str(error), leases=len(self._keeper))
+        except Exception:  # a thread that ends renews nothing
+            self._contact.broken()
+            log.exception("beat failed", leases=len(self._keeper))
 
     def _beat(self, store: LeaseStore) -> None:
         hello = store.hello()

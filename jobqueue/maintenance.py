@@ -83,6 +83,9 @@ class Duty(ABC):
                 log.warning("maintenance waits for MongoDB", duty=type(self).__name__, reason=str(error))
             self._available = False
             return False
+        except Exception:  # of ours, or due to a document that nobody thought of; the next step may do better
+            log.exception("maintenance failed", duty=type(self).__name__)
+            return False
         self._available = True
         return more
 

@@ -150,6 +150,11 @@ class Poller:
                 log.warning("cannot look for work", reason=str(error))
             self._available = False
             return 0
+        except (
+            Exception
+        ):  # of ours, or due to a document that nobody thought of: whoever stops looking runs nothing more
+            log.exception("look for work failed")
+            return 0
         self._available = True
         return found
 
@@ -268,6 +273,8 @@ class Poller:
                 return
             except Unavailable as error:
                 log.info("no change stream; polling goes on", reason=str(error))
+            except Exception:
+                log.exception("listening failed; polling goes on")
             self.refresh()
             await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))
         # A crowd, which looks tell of, and of what follows it.

@@ -18,6 +18,7 @@ from jobqueue.job import MAX_RETRIES_RANGE, MAX_TIMEOUT_SECONDS, NAME_PATTERN, F
 PREFIX = "JOBQUEUE_"
 ALL_QUEUES = "*"
 DAY_SECONDS = 86_400
+MAX_RETENTION_SECONDS = 100 * 365 * DAY_SECONDS
 
 
 class Settings(BaseSettings):
@@ -79,9 +80,11 @@ class Settings(BaseSettings):
         description="jobs accepted a second by all processes together, set alike in each; more are refused with 429",
     )
     retention_completed_seconds: float = Field(
-        float(DAY_SECONDS), ge=0, description="how long completed and cancelled jobs are kept"
+        float(DAY_SECONDS), ge=0, le=MAX_RETENTION_SECONDS, description="how long completed and cancelled jobs are kept"
     )
-    retention_failed_seconds: float = Field(float(30 * DAY_SECONDS), ge=0, description="how long failed jobs are kept")
+    retention_failed_seconds: float = Field(
+        float(30 * DAY_SECONDS), ge=0, le=MAX_RETENTION_SECONDS, description="how long failed jobs are kept"
+    )
 
     simulate: bool | None = Field(
         None,

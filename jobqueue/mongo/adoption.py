@@ -19,8 +19,9 @@ from bson import Int64, ObjectId
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
 from jobqueue.clock import Identifiers
-from jobqueue.job import DEFAULT_NAME, FINISHED, Candidate, Job, Status
-from jobqueue.mongo import indexes
+from jobqueue.errors import InvalidJob
+from jobqueue.job import DEFAULT_NAME, Candidate, Job, Status
+from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.documents import (
     Unreadable,
@@ -30,7 +31,7 @@ from jobqueue.mongo.documents import (
     read_document,
     unreadable_error,
 )
-from jobqueue.mongo.inserts import DUPLICATE_KEY
+from jobqueue.mongo.inserts import DUPLICATE_KEY, encode
 from jobqueue.mongo.store import Store
 from jobqueue.mongo.sweeps import readable_candidates
 
@@ -62,11 +63,13 @@ class Adoption:
         repaired = self._defaults(at) | {name: value for name, value in document.items() if value is not None}
         repaired["_id"] = text_id(document["_id"])
         repaired["status"] = _status(repaired, at=at)
-        if repaired["status"] in FINISHED:
+        if repaired["status"] in moves.ENDED:
             repaired.setdefault("finishedAt", at)
         try:
-            return repaired | _as_numbers(read_document(repaired), repaired)
-        except Unreadable as error:
+            readable = repaired | _as_numbers(read_document(repaired), repaired)
+            encode(readable)
+            return readable
+        except (Unreadable, InvalidJob) as error:
             reason = error_document(unreadable_error(str(error), at=at))
             return repaired | {"status": Status.FAILED.value, "finishedAt": at, "errors": [reason]}
 

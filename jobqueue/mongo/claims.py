@@ -21,6 +21,7 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from jobqueue.job import Candidate, Claim, Job, JobId, Lease, LeaseId, Status
 from jobqueue.mongo import indexes, moves
+from jobqueue.mongo.adoption import text_id
 from jobqueue.mongo.calls import CLIENT_SECONDS, REFUSED_ITEM_CODES, unavailable
 from jobqueue.mongo.documents import Unreadable, read_candidate, read_document, unreadable_error
 from jobqueue.mongo.fresh import FreshJobs
@@ -51,8 +52,8 @@ class Claims:
         self._store = store
         self._fresh = fresh
         self._mode = mode
-        self.suspects: set[Any] = set()
-        """Ids of pending documents whose index entry cannot be read; the adoption deals with them."""
+        self.suspects: dict[str, Any] = {}
+        """Ids of pending documents whose index entry cannot be read, by their text; the adoption deals with them."""
 
     async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
         """Pending jobs in claim order, from the head or from `after` on."""
@@ -101,7 +102,7 @@ class Claims:
             try:
                 candidates.append(read_candidate(document))
             except Unreadable:
-                self.suspects.add(document["_id"])
+                self.suspects[text_id(document["_id"])] = document["_id"]
         # Unreadable ones fill the window too: whether anything stands behind them is not known.
         return Window(sorted(candidates), complete=len(found) < limit)
 

@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
+
+from pydantic import ValidationError
 
 from jobqueue.clock import Clock, Identifiers, ServerClock
 from jobqueue.errors import IllegalMove, JobNotFound, JobQueueError, LeaseLost, Unavailable
@@ -306,9 +309,10 @@ class MongoJobRepository:
         return await self._wakeups.prune(unused_since=unused_since)
 
     async def adopt(self, *, at: datetime, limit: int) -> Sequence[Candidate]:
-        suspects = list(self._claims.suspects)[:limit]
-        adopted = await self._adoption.adopt(suspects, at=at, limit=limit)
-        self._claims.suspects.difference_update(suspects)
+        suspects = dict(islice(self._claims.suspects.items(), limit))
+        adopted = await self._adoption.adopt(list(suspects.values()), at=at, limit=limit)
+        for text in suspects:
+            self._claims.suspects.pop(text, None)
         await self._wakeups.ensure({candidate.queue for candidate in adopted}, at=at)
         return adopted
 
@@ -336,7 +340,8 @@ class MongoJobRepository:
             "read the workers",
             lambda: self._store.workers.find({"heartbeatAt": {"$gte": since}}).to_list(None),
         )
-        return [WorkerRecord.model_validate(plain(document) | {"id": document["_id"]}) for document in found]
+        records = [_read_worker(document) for document in found]
+        return [record for record in records if record is not None]
 
     # Statements about one job
 
@@ -392,3 +397,11 @@ class MongoJobRepository:
             what, job_id, lambda: self._store.jobs.update_one(guard, update, **self._store.by_id)
         )
         return result.matched_count == 1
+
+
+def _read_worker(document: Mapping[str, Any]) -> WorkerRecord | None:
+    # One that another version wrote, or somebody by hand, may lack something: then it is left out.
+    try:
+        return WorkerRecord.model_validate(plain(document) | {"id": document["_id"]})
+    except ValidationError:
+        return None

@@ -135,7 +135,7 @@ class Sweeps:
         removed = await self._counters.remove(status, delete, attempt=attempt)
         # What was redriven meanwhile is still there, and keeps its log.
         left = await self._find_left(ids) if removed < len(ids) else set()
-        await self._logs.forget([job_id for job_id in ids if job_id not in left])
+        await self._logs.forget([job_id for job_id in ids if isinstance(job_id, str) and job_id not in left])
         return removed
 
     async def _find_due(self, *, before: datetime, limit: int) -> Sequence[Mapping[str, Any]]:
@@ -179,7 +179,7 @@ class Sweeps:
     ) -> Sequence[Mapping[str, Any]]:
         # read: finished jobs of one state, longest finished first
         query: Filter = {"status": status.value}
-        query |= {"finishedAt": {"$lt": before}} if before is not None else {"finishedAt": {"$exists": True}}
+        query |= {"finishedAt": {"$lt": before or LAST_INSTANT}}  # what was typed as text is none
         order = [("finishedAt", 1)]
         return await self._find(
             "look for old jobs", indexes.RETENTION, query, {"_id": 1, "finishedAt": 1}, order, limit
@@ -234,7 +234,7 @@ class Sweeps:
             lambda: self._store.jobs.find({"_id": {"$in": list(ids)}}, {"_id": 1}, **self._store.by_id).to_list(None),
             seconds=MAINTENANCE_SECONDS,
         )
-        return {document["_id"] for document in found}
+        return {document["_id"] for document in found if isinstance(document["_id"], str)}
 
     async def _find(
         self,
@@ -306,8 +306,9 @@ def readable_candidates(documents: Sequence[Mapping[str, Any]]) -> list[Candidat
 
 def _seen(document: Mapping[str, Any]) -> Claim | None:
     lease = document.get("lease")
-    lease_id = lease.get("id") if isinstance(lease, Mapping) else None
-    return Claim(JobId(document["_id"]), LeaseId(lease_id)) if isinstance(lease_id, str) else None
+    job_id, lease_id = document["_id"], lease.get("id") if isinstance(lease, Mapping) else None
+    # Whoever claims has strings; an id of another kind is somebody's own, for the adoption.
+    return Claim(JobId(job_id), LeaseId(lease_id)) if isinstance(job_id, str) and isinstance(lease_id, str) else None
 
 
 def _target(document: Mapping[str, Any]) -> Status:

@@ -256,6 +256,64 @@ async def test_a_document_beyond_repair_fails_with_the_reason_and_harms_no_other
     assert "queue" in bad.errors[0].message
 
 
+@pytest.mark.parametrize("field", [{"status": ["pending"]}, {"priority": "9" * 20}, {"status": {"a": 1}}])
+async def test_whatever_was_typed_the_others_are_adopted(bench: Bench, field: dict[str, Any]) -> None:
+    await bench.put(_id="bad", **field)
+    await bench.put(_id="good")
+
+    adopted = await bench.jobs.adopt(at=NOW, limit=10)
+
+    assert [candidate.id for candidate in adopted] == ["good"]
+    bad = await bench.jobs.get("bad")
+    assert bad.status is Status.FAILED
+    assert bad.errors
+    assert await bench.jobs.adopt(at=NOW, limit=10) == []
+
+
+async def test_a_waiting_document_with_an_id_of_several_fields_holds_up_nothing(bench: Bench) -> None:
+    await bench.put(_id={"order": 5}, status="pending", queue="default", priority=0, runAt=NOW, seq=1)
+    good = await bench.add()
+
+    window = await bench.jobs.candidates(["default"], after=None, limit=10)
+    adopted = await bench.jobs.adopt(at=NOW, limit=10)
+
+    assert window.candidates == [Candidate.of(good)]
+    assert len(adopted) == 1
+    assert {type(document["_id"]) for document in await bench.raw.find({}).to_list(None)} == {str}
+
+
+async def test_a_running_document_with_an_id_of_several_fields_does_not_keep_others_from_being_rescued(
+    bench: Bench,
+) -> None:
+    claim = await bench.running()
+    await bench.expire(claim)
+    over = (await bench.stored(claim.job_id))["lease"]
+    await bench.put(_id={"order": 5}, status="processing", lease=over, queue="default", priority=0, runAt=NOW, seq=1)
+
+    rescued = await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10)
+
+    assert [candidate.id for candidate in rescued.requeued] == [claim.job_id]
+
+
+async def test_finished_documents_without_a_time_do_not_keep_others_from_being_pruned(bench: Bench) -> None:
+    for name in ("typed", "typed too"):
+        await bench.put(_id=name, status="completed", finishedAt="2026-01-01T00:00:00Z", seq=1)
+    odd = await bench.put(_id={"order": 5}, status="completed", finishedAt=NOW - DAY, seq=2)
+    await bench.in_status(Status.COMPLETED, finishedAt=NOW)
+
+    assert await bench.jobs.prune_excess(keep=3, limit=10) == 1
+
+    assert await bench.raw.find_one({"_id": odd}) is None
+    assert await bench.raw.count_documents({}) == 3
+
+
+async def test_processes_that_cannot_be_understood_are_left_out(bench: Bench) -> None:
+    now = to_milliseconds(datetime.now(UTC))
+    await bench.raw.database["workers"].insert_one({"_id": "other", "host": "h", "heartbeatAt": now + HOUR})
+
+    assert list(await bench.jobs.workers(since=now)) == []
+
+
 IDS: list[tuple[Any, str]] = [
     (ObjectId("0123456789abcdef01234567"), "0123456789abcdef01234567"),
     (101, "101"),

@@ -198,8 +198,11 @@ class FakeStore:
         self.renewals: list[tuple[Sequence[Claim], datetime]] = []
         self.under: dict[JobId, Held] = {}
         self.away = False
+        self.odd = False
 
     def hello(self) -> ServerHello:
+        if self.odd:
+            raise KeyError("localTime")
         if self.away:
             raise Unavailable("away")
         return ServerHello(datetime.now(UTC), 0.001, "p")
@@ -258,3 +261,16 @@ def test_a_beat_without_an_answer_breaks_the_contact() -> None:
     beats.beat()
 
     assert beats.contact.steady_seconds(beats.clock.monotonic() + 1) == 0
+
+
+def test_a_beat_that_meets_what_nobody_thought_of_is_not_the_last() -> None:
+    beats = Beats()
+    beats.beat()
+    beats.store.odd = True
+
+    beats.beat()
+
+    assert beats.contact.steady_seconds(beats.clock.monotonic() + 1) == 0
+    beats.store.odd = False
+    beats.beat()
+    assert beats.contact.steady_seconds(beats.clock.monotonic() + 1) > 0

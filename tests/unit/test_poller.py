@@ -171,6 +171,10 @@ def hearing(store: CountingStore) -> Callable[[], Awaitable[bool]]:
     return is_hearing
 
 
+async def fails() -> None:
+    raise TypeError("unhashable type: 'dict'")
+
+
 async def paused() -> None:
     """Whatever the poller does after a look, it has done."""
     for _ in range(10):
@@ -184,6 +188,24 @@ async def test_a_signal_is_followed_by_a_look() -> None:
 
         store.signalled.put_nowait(SIGNAL)
         await looked(store, 3)
+
+
+async def test_a_look_that_meets_what_nobody_thought_of_is_not_the_last() -> None:
+    store = CountingStore()
+    store.hold_up = fails
+    async with polling(store, poll_seconds=0.001):
+        await looked(store, 3)
+
+
+async def test_what_cannot_be_heard_is_looked_for() -> None:
+    store = CountingStore()
+    async with polling(store):
+        await listens(store)
+
+        store.signalled.put_nowait(cast(QueueSignal, "no signal"))
+        await looked(store, 3)
+        await paused()
+        assert not store.listening
 
 
 async def test_what_a_signal_names_is_at_hand_without_a_look() -> None:

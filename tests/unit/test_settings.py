@@ -43,6 +43,7 @@ def test_all_wrong_settings_are_reported_together_by_the_names_of_their_variable
         "QUEUES": "fine,not fine",
         "MAX_RETRIES": "101",
         "LEASE_SECONDS": "soon",
+        "RETENTION_FAILED_SECONDS": "1e11",
         "SIMULATE": "perhaps",
         "LOG_LEVEL": "LOUD",
     }
