@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ from jobqueue.mongo.calls import (
 from jobqueue.mongo.documents import read_or_salvage, to_document
 from jobqueue.mongo.fresh import FreshJobs
 from jobqueue.mongo.indexes import IDEMPOTENCY_KEY, UNIQUE_KEY
-from jobqueue.mongo.store import BY_ID, Store
+from jobqueue.mongo.store import BY_ID, Store, chunks
 
 WHAT = "store the job"
 DUPLICATE_KEY = 11000
@@ -46,6 +47,9 @@ MAX_DOCUMENT_BYTES = 15 << 20
 LIMITS = BatchLimits(first=100)
 """An idle worker that listens is told of a thousand jobs when the server has gone through a thousand changes, and could
 run a hundred of them by then."""
+
+MOST_HOLDERS = 100
+"""Of what is there already so many are read at a time: each may be as large as a document can be."""
 
 GRACE_SECONDS = 1.0
 """A caller's patience, waiting in line included, is this much longer than that of the batch itself."""
@@ -147,31 +151,43 @@ class Inserts:
         self, batch: Sequence[NewDocument], write_errors: Sequence[Mapping[str, Any]]
     ) -> Sequence[Answer]:
         answers: list[Answer] = [new.job for new in batch]
+        duplicates: defaultdict[str, list[int]] = defaultdict(list)
         for write_error in write_errors:
-            index = write_error["index"]
-            answers[index] = await self._judge(batch[index], write_error)
+            place, code = write_error["index"], write_error.get("code")
+            if code == DUPLICATE_KEY:
+                duplicates[duplicate_field(write_error)].append(place)
+            else:
+                detail = f"MongoDB refused the document (code {code})"
+                answers[place] = _refused(detail) if code in REFUSED_ITEM_CODES else Unavailable(detail)
+        for field, places in duplicates.items():
+            found = await self._judge_duplicates(field, [batch[place] for place in places])
+            for place, answer in zip(places, found, strict=True):
+                answers[place] = answer
         return answers
 
-    async def _judge(self, new: NewDocument, write_error: Mapping[str, Any]) -> Answer:
-        if write_error.get("code") != DUPLICATE_KEY:
-            detail = f"MongoDB refused the document (code {write_error.get('code')})"
-            return _refused(detail) if write_error.get("code") in REFUSED_ITEM_CODES else Unavailable(detail)
-        field = duplicate_field(write_error)
+    async def _judge_duplicates(self, field: str, duplicates: Sequence[NewDocument]) -> Sequence[Answer]:
+        holders: dict[str, Job] = {}
         try:
-            existing = await self._holder(field, new.document[field])
+            for some in chunks([new.document[field] for new in duplicates], MOST_HOLDERS):
+                holders |= await self._holders(field, some)
         except Unavailable as error:
-            # It may be our own document, from a write whose answer was lost.
-            return OutcomeUnknown(new.job.id, str(error))
-        if existing is not None and existing.insert_id == new.job.insert_id is not None:
-            return new.job
-        return DuplicateJob(FIELD_NAMES.get(field, field), new.document[field], existing=existing)
+            # They may be our own documents, from a write whose answer was lost.
+            return [OutcomeUnknown(new.job.id, str(error)) for new in duplicates]
+        return [_judged(field, new, holders.get(new.document[field])) for new in duplicates]
 
-    async def _holder(self, field: str, value: str) -> Job | None:
-        # read: who has this id or key
+    async def _holders(self, field: str, values: Sequence[str]) -> Mapping[str, Job]:
+        # read: who has these ids or keys
+        query = {field: {"$in": list(values)}}
         found = await self._store.calls.run(
-            "read the job that is there already", lambda: self._store.jobs.find_one({field: value})
+            "read the jobs that are there already", lambda: self._store.jobs.find(query).to_list(None)
         )
-        return read_or_salvage(found) if found is not None else None
+        return {document[field]: read_or_salvage(document) for document in found}
+
+
+def _judged(field: str, new: NewDocument, holder: Job | None) -> Answer:
+    if holder is not None and holder.insert_id == new.job.insert_id is not None:
+        return new.job
+    return DuplicateJob(FIELD_NAMES.get(field, field), new.document[field], existing=holder)
 
 
 def _prepare(job: Job) -> NewDocument | InvalidJob:

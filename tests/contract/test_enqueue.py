@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from jobqueue.errors import DuplicateJob, InvalidJob, OutcomeUnknown, ShuttingDown, Unavailable
 from jobqueue.job import Backoff, Job, Status
+from jobqueue.mongo.calls import Calls
 
 DEEP: Any = "bottom"
 for _ in range(63):
@@ -141,6 +143,41 @@ async def test_a_key_belongs_to_one_job(bench: Bench, field: str) -> None:
 
     assert refusal.value.field == {"idempotency_key": "idempotencyKey", "unique_key": "uniqueKey"}[field]
     assert refusal.value.existing == first
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was read, in the words of whoever would be told that it cannot be."""
+    run, names = Calls.run, list[str]()
+
+    async def noting(self: Calls, what: str, call: Callable[[], Awaitable[Any]], **options: Any) -> Any:
+        names.append(what)
+        return await run(self, what, call, **options)
+
+    monkeypatch.setattr(Calls, "run", noting)
+    return names
+
+
+@pytest.mark.parametrize("field", ["id", "idempotency_key"])
+async def test_many_that_are_there_already_are_looked_up_together(bench: Bench, reads: list[str], field: str) -> None:
+    """They are in one batch with jobs of others, who wait for their answers."""
+    names = [f"order-{number}" for number in range(250)]
+    first = await bench.jobs.insert_many([bench.new(**{field: name}) for name in names])
+    reads.clear()
+
+    answers = await bench.jobs.insert_many([*(bench.new(**{field: name}) for name in names), bench.new()])
+
+    assert [answer.existing for answer in answers if isinstance(answer, DuplicateJob)] == first
+    assert isinstance(answers[-1], Job)
+    assert reads == ["read the jobs that are there already"] * 3
+
+
+async def test_a_lost_answer_to_many_inserts_makes_no_duplicates(bench: Bench) -> None:
+    bench.faults.lose_answer("insert_many")
+    jobs = [bench.new() for _ in range(250)]
+
+    assert await bench.jobs.insert_many(jobs) == jobs
+    assert await bench.raw.count_documents({}) == 250
 
 
 async def test_of_many_with_the_same_id_at_once_one_is_stored(bench: Bench) -> None:
