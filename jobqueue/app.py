@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from random import Random
@@ -114,6 +114,7 @@ class Engine:
         self._followers = Followers(jobs)
         self._pool: WorkerPool | None = None
         self._background: list[asyncio.Task[None]] = []
+        self._ticking: list[asyncio.Task[None]] = []
 
     @classmethod
     async def start(
@@ -151,12 +152,13 @@ class Engine:
         dispatcher = self._build_pool(registry) if workers else SignallingDispatcher(self._jobs, self.clock)
         self.service = self._build_service(dispatcher, registry)
         stack.push_async_callback(self.service.aclose)
-        stack.push_async_callback(self._end_background)
+        stack.push_async_callback(self._end_tasks, self._ticking)
+        stack.push_async_callback(self._end_tasks, self._background)
 
     async def drain(self, grace_seconds: float) -> None:
         """Take no more work, finish or give back what is here, say goodbye."""
         self.service.stop_accepting()
-        await self._end_background()
+        await self._end_tasks(self._background)
         if self._pool is not None:
             await self._pool.stop(grace_seconds=grace_seconds, flush_seconds=FLUSH_SECONDS)
             with contextlib.suppress(Unavailable):
@@ -217,7 +219,10 @@ class Engine:
         )
         self.metrics.watch_pool(slots=settings.workers, running=lambda: len(pool.running))
         stager = Stager(self._jobs, pool, poll_seconds=settings.poll_seconds, clock=clock, random=random)
-        self._begin(pool.poller.run(), self._tick_for_leases(), *(duty.run() for duty in self._duties(pool, stager)))
+        duties = (duty.run() for duty in self._duties(pool, stager))
+        self._background += [asyncio.create_task(each) for each in (pool.poller.run(), *duties)]
+        # Until the very end: what is given its grace period needs its leases.
+        self._ticking.append(asyncio.create_task(self._tick_for_leases()))
         return pool
 
     def _execution(self) -> Execute:
@@ -277,16 +282,13 @@ class Engine:
         if self._pool is not None:
             self._loop.call_soon_threadsafe(self._pool.notice, notices)
 
-    def _begin(self, *work: Coroutine[object, object, None]) -> None:
-        self._background += [asyncio.create_task(each) for each in work]
-
-    async def _end_background(self) -> None:
-        for task in self._background:
+    async def _end_tasks(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
             task.cancel()
-        for result in await asyncio.gather(*self._background, return_exceptions=True):
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 log.error("background work failed", exc_info=result)
-        self._background.clear()
+        tasks.clear()
 
 
 def _longest_retention(settings: Settings) -> timedelta:

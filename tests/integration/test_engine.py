@@ -12,6 +12,7 @@ from engines import Engines, finished
 from observers import eventually
 from pydantic import BaseModel
 
+from jobqueue import app, leases
 from jobqueue.errors import IllegalMove
 from jobqueue.job import Job, Progress, Status
 from jobqueue.service import NewJob
@@ -310,3 +311,31 @@ async def test_leases_and_due_times_follow_the_servers_clock(engines: Engines) -
     job = await service.enqueue(NewJob(type="any"))
 
     assert abs(datetime.now(UTC) - job.created_at) < timedelta(seconds=30)
+
+
+async def test_what_has_its_grace_period_keeps_its_lease(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that is. (After a second without a turn of the event loop leases are given up here.)"""
+    monkeypatch.setattr(leases, "LOOP_DEATH_SECONDS", 1.0)
+    monkeypatch.setattr(app, "TICK_SECONDS", 0.1)
+    registry, begun, may_end = Registry(), asyncio.Event(), asyncio.Event()
+
+    @registry.task("long")
+    async def long() -> None:
+        begun.set()
+        await may_end.wait()
+
+    engine = await engines.start_engine(registry, lease_seconds=2.0)
+    job = await engine.service.enqueue(NewJob(type="long"))
+    await begun.wait()
+
+    draining = asyncio.create_task(engine.drain(60))
+    renewed_since = engine.clock.now() + timedelta(seconds=1.0 + 2.0 + 0.5)
+
+    async def renewed() -> bool:
+        lease = (await engine.service.get(job.id)).lease
+        return lease is not None and lease.expires_at > renewed_since
+
+    await eventually(renewed, seconds=20, what="the lease is renewed long after the stop began")
+    may_end.set()
+    await draining
+    assert (await engine.service.get(job.id)).status is Status.COMPLETED

@@ -19,6 +19,9 @@ class Engines:
         self._stack = AsyncExitStack()
 
     async def start(self, registry: Registry | None = None, **changes: object) -> JobService:
+        return (await self.start_engine(registry, **changes)).service
+
+    async def start_engine(self, registry: Registry | None = None, **changes: object) -> Engine:
         settings = self._settings.model_copy(update=changes)
         engine = await Engine.start(
             settings,
@@ -28,7 +31,7 @@ class Engines:
             workers=registry is not None,
         )
         self._stack.push_async_callback(engine.drain, 1.0)
-        return engine.service
+        return engine
 
     async def aclose(self) -> None:
         await self._stack.aclose()
