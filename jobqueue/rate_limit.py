@@ -42,7 +42,7 @@ class Draw:
 def draw(meter: int, now: int, *, a_second: int, at_least: int, at_most: int) -> Draw:
     """Take from a meter; it and `now` are in microseconds.
 
-    A meter beyond what any process can have moved it to (the server's clock stepped back) counts as just used up."""
+    A meter further ahead than it may run (clocks differ a little) counts as just used up."""
     stands = min(max(meter, now), now + SECOND)
     free = (now + SECOND - stands) * a_second // SECOND
     if free < at_least:
@@ -98,12 +98,15 @@ class RateLimit:
         if self._clock.monotonic() < self._ask_again:
             raise self._refusal(SECOND // LEASES_A_SECOND)
         drawn = self._draw(jobs - self._at_hand)
-        if not drawn.tokens:
+        if not drawn.tokens and not self._is_astray():
             raise self._refusal(drawn.wait_micros)
 
     async def _take_from_meter(self, jobs: int) -> None:
         for _ in range(RACES):
             self._meter = await self._read_meter()
+            if self._is_astray():
+                await self._jobs.move_meter(METER, seen=self._meter, to=self._now() + SECOND)
+                continue
             drawn = self._draw(jobs - self._at_hand)
             if not drawn.tokens:
                 if not self._draw(1).tokens:
@@ -128,9 +131,17 @@ class RateLimit:
             raise
 
     def _draw(self, missing: int) -> Draw:
-        now = int(self._clock.now().timestamp() * 1000) * 1000
         at_most = max(missing, self._lease)
-        return draw(self._meter, now, a_second=self._a_second, at_least=missing, at_most=at_most)
+        return draw(self._meter, self._now(), a_second=self._a_second, at_least=missing, at_most=at_most)
+
+    def _is_astray(self) -> bool:
+        """Whether the meter is where no process can have moved it by the clock as it is: that was set back, and until
+        it has caught up nothing would be accepted. So the meter is set back too."""
+        return self._meter > self._now() + 2 * SECOND
+
+    def _now(self) -> int:
+        # In microseconds; not `now`, which stands still after the server's clock was set back.
+        return int(self._clock.surely_past().timestamp() * 1000) * 1000
 
     def _pause(self) -> None:
         # Tokens come in one by one; asking for each of them would be a call for nearly every refusal.

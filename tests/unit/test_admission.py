@@ -16,7 +16,7 @@ from jobqueue.admission import MAX_QUEUES_WATCHED, Admission, AdmissionLimits
 from jobqueue.depth import BELIEVED_SECONDS, COUNT_FACTOR, Depth
 from jobqueue.errors import DuplicateJob, OutcomeUnknown, QueueFull, RateLimited, Unavailable
 from jobqueue.job import Job, JobId
-from jobqueue.rate_limit import LEASES_A_SECOND, SECOND, RateLimit, draw
+from jobqueue.rate_limit import LEASES_A_SECOND, METER, SECOND, RateLimit, draw
 from jobqueue.repository import JobRepository
 
 
@@ -323,6 +323,29 @@ async def test_a_refusal_does_not_ask_the_store(jobs: MemoryJobs, clock: HandClo
     assert await accepted(rate, 1) == 1
 
 
+async def test_a_clock_that_is_set_back_stops_nobody_for_longer_than_the_burst(
+    jobs: MemoryJobs, clock: HandClock
+) -> None:
+    rates = [RateLimit(port(jobs), a_second=10, clock=clock) for _ in range(2)]
+    clock.seconds = 3600
+    assert await accepted(rates[0], 20) == 10
+
+    clock.seconds = 0
+    assert [await accepted(rate, 20) for rate in rates] == [0, 0]
+    clock.seconds = 2
+    assert sum([await accepted(rate, 20) for rate in rates]) == 10
+
+
+async def test_a_meter_that_other_clocks_moved_a_little_too_far_is_left_alone(
+    jobs: MemoryJobs, clock: HandClock
+) -> None:
+    ahead = int(clock.now().timestamp() * SECOND) + 2 * SECOND
+    jobs.meters[METER] = ahead
+
+    assert await accepted(RateLimit(port(jobs), a_second=10, clock=clock), 20) == 0
+    assert jobs.meters[METER] == ahead
+
+
 async def test_many_are_taken_at_once_out_of_one_lease(jobs: MemoryJobs, clock: HandClock) -> None:
     rate = RateLimit(port(jobs), a_second=10_000, clock=clock)
     await rate.take(1)
@@ -457,6 +480,32 @@ async def test_what_the_rate_refuses_takes_no_room(jobs: MemoryJobs, clock: Hand
     jobs.jobs["j"] = Job(id=JobId("j"))
     async with admission.admit(["a"]):
         pass
+
+
+async def test_a_queue_is_not_forgotten_while_somebody_asks_for_room_in_it(jobs: MemoryJobs, clock: HandClock) -> None:
+    class Slow(MemoryJobs):
+        async def count_waiting(self, queue: str | None, limit: int) -> int:
+            if queue is None:
+                await may_count.wait()
+            return await super().count_waiting(queue, limit)
+
+    may_count = asyncio.Event()
+    admission = Admission(port(Slow()), limits=AdmissionLimits(pending=10_000, pending_per_queue=1), clock=clock)
+
+    async def let_in(queue: str) -> None:
+        async with admission.admit([queue]):
+            await stored.wait()
+
+    stored = asyncio.Event()
+    names = ["hot", *(f"queue-{number}" for number in range(MAX_QUEUES_WATCHED)), "hot"]
+    asking = [asyncio.create_task(let_in(name)) for name in names]
+    await asyncio.sleep(0)
+    may_count.set()
+    await asyncio.wait(asking, return_when=asyncio.FIRST_EXCEPTION)
+    stored.set()
+
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(answer) for answer in answers if answer is not None] == [QueueFull]
 
 
 async def test_names_of_queues_are_forgotten_when_they_are_too_many(jobs: MemoryJobs, clock: HandClock) -> None:
