@@ -22,16 +22,27 @@ class Cached(Generic[T]):
     def __init__(self, ask: Callable[[], Awaitable[T]], clock: Clock) -> None:
         self._ask = ask
         self._clock = clock
-        self._turn = asyncio.Lock()
+        self._asking: asyncio.Task[T] | None = None
         self._answer: T
         self._expires = float("-inf")
 
     async def get(self) -> T:
-        """Raises what `ask` raises; then nothing is kept."""
-        async with self._turn:
-            if self._clock.monotonic() >= self._expires:
-                started = self._clock.monotonic()
-                self._answer = await self._ask()
-                now = self._clock.monotonic()
-                self._expires = now + max(CACHE_SECONDS, CACHE_FACTOR * (now - started))
+        """Raises what `ask` raises; then nothing is kept, and all who wait are told."""
+        if self._clock.monotonic() < self._expires:
             return self._answer
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._find_out(), name="find out what is kept")
+            self._asking.add_done_callback(self._asked)
+        return await asyncio.shield(self._asking)
+
+    async def _find_out(self) -> T:
+        started = self._clock.monotonic()
+        answer = self._answer = await self._ask()
+        now = self._clock.monotonic()
+        self._expires = now + max(CACHE_SECONDS, CACHE_FACTOR * (now - started))
+        return answer
+
+    def _asked(self, asking: asyncio.Task[T]) -> None:
+        self._asking = None
+        if not asking.cancelled():
+            asking.exception()  # seen by whoever waits for it, if anybody still does
