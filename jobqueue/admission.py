@@ -61,9 +61,11 @@ class Admitted:
 
     async def __aenter__(self) -> Self:
         for bound in self._bounds:
-            if bound.depth.is_old:
-                await bound.depth.refresh()
+            bound.depth.asking += 1
         try:
+            for bound in self._bounds:
+                if bound.depth.is_old:
+                    await bound.depth.refresh()
             for bound in self._bounds:
                 bound.depth.let_in(bound.jobs)
                 self._entered += 1
@@ -87,6 +89,8 @@ class Admitted:
         for depth, queue, jobs in self._bounds[: self._entered]:
             returned = self._returned(queue) if self._not_stored else 0
             depth.settle(jobs, not_stored=jobs if none_stored else returned)
+        for bound in self._bounds:
+            bound.depth.asking -= 1
 
     def _returned(self, queue: str | None) -> int:
         return sum(self._not_stored.values()) if queue is None else self._not_stored.get(queue, 0)

@@ -37,6 +37,8 @@ class Depth:
         self._counted: int | None = None
         self._let_in = 0
         self._under_way = 0
+        self.asking = 0
+        """How many who ask for room have not settled yet."""
         self._counted_at = float("-inf")
         self._expires = float("-inf")
         self._counting: asyncio.Task[None] | None = None
@@ -45,7 +47,7 @@ class Depth:
     @property
     def idle(self) -> bool:
         """Whether nothing is known here that would not have to be counted again."""
-        return self._under_way == 0 and self.is_old
+        return self.asking == 0 and self.is_old
 
     @property
     def is_old(self) -> bool:
