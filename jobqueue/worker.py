@@ -34,7 +34,7 @@ from jobqueue.attempt import Attempt, Ending, Execute, Executor, Released, Stop
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.contention import Contention
 from jobqueue.dispatch import Busy, ReadyQueue
-from jobqueue.errors import LeaseLost, Unavailable
+from jobqueue.errors import LeaseLost, QueueFull, Unavailable
 from jobqueue.execution import execute
 from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, Lease, LeaseId, Status, WorkerId, to_milliseconds
 from jobqueue.job_log import JobLog
@@ -308,7 +308,7 @@ class WorkerPool:
         while not self._giving_up:
             try:
                 return await ask()
-            except Unavailable:
+            except (Unavailable, QueueFull):
                 await self._rest(pause)
                 pause = min(pause * 2, LAST_RETRY_SECONDS)
         return None

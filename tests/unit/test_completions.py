@@ -8,7 +8,7 @@ from datetime import datetime
 
 from wired_pool import Wire, waiting, wired_pool
 
-from jobqueue.errors import OutcomeUnknown
+from jobqueue.errors import OutcomeUnknown, QueueFull
 from jobqueue.job import Claim, JobId, JsonValue, Lease
 from jobqueue.repository import Claimed, Window
 from jobqueue.tasks import Registry
@@ -51,6 +51,44 @@ async def test_a_completion_that_is_not_acknowledged_with_others_is_repeated_and
     assert wire.together == [10]
     assert [claim.job_id for claim in pool.running] == wire.alone
     wire.may_be_written.set()
+    await _end(pool, poller)
+    assert not pool.running
+
+
+class Crowded(Wire):
+    """Has no room for the first completion that comes by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(waiting(1))
+        self.refused = 0
+        self.written = asyncio.Event()
+
+    async def complete_many(
+        self, completed: Sequence[tuple[Claim, JsonValue | None]], *, at: datetime
+    ) -> Sequence[BaseException | None]:
+        return [self.full() for _ in completed]
+
+    async def complete(self, claim: Claim, result: JsonValue | None, *, at: datetime) -> None:
+        if self.refused == 1:
+            raise self.full()
+        self.written.set()
+
+    def full(self) -> QueueFull:
+        self.refused += 1
+        return QueueFull("too many outcomes are waiting to be written")
+
+
+async def test_a_completion_that_there_was_no_room_for_is_repeated() -> None:
+    registry, wire = Registry(), Crowded()
+
+    @registry.task("noop")
+    async def noop() -> None: ...
+
+    pool = wired_pool(wire, registry)
+    poller = asyncio.create_task(pool.poller.run())
+    await asyncio.wait_for(wire.written.wait(), 30)
+
+    assert wire.refused == 2
     await _end(pool, poller)
     assert not pool.running
 
