@@ -290,9 +290,9 @@ class JobService:
     async def _enqueue_each(self, new: Sequence[NewJob]) -> Sequence[Job | JobQueueError]:
         try:
             return await self.enqueue_many(new)
-        except (QueueFull, RateLimited) as refusal:
-            if len(new) == 1:
-                return [refusal]
+        except JobQueueError as error:
+            if len(new) == 1 or not isinstance(error, QueueFull | RateLimited):
+                return [error] * len(new)
         # Not all of them fit, but nobody asked for that: as many get in as there is room for.
         return [answer for [answer] in await asyncio.gather(*(self._enqueue_each([item]) for item in new))]
 

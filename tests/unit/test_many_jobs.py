@@ -13,7 +13,7 @@ from memory_jobs import MemoryJobs, SilentDispatcher
 
 from jobqueue.admission import AdmissionLimits
 from jobqueue.clock import Identifiers
-from jobqueue.errors import DuplicateJob, JobQueueError, QueueFull, RateLimited, ShuttingDown
+from jobqueue.errors import DuplicateJob, JobQueueError, QueueFull, RateLimited, ShuttingDown, Unavailable
 from jobqueue.following import Followers
 from jobqueue.job import Job
 from jobqueue.repository import JobRepository
@@ -121,6 +121,26 @@ async def test_of_calls_in_one_turn_as_many_get_in_as_there_is_room_for(
 
     assert set(jobs.jobs) == {"job-0", "job-1"}
     assert [type(answer) for answer in answers] == [Job, Job, refusal, refusal]
+
+
+class Forgetful(Watched):
+    """Its meter is read once."""
+
+    async def read_meter(self, name: str) -> int:
+        if self.meters:
+            raise Unavailable("no answer")
+        return await super().read_meter(name)
+
+
+async def test_of_calls_in_one_turn_each_is_told_what_became_of_its_own_job() -> None:
+    jobs = Forgetful()
+    service = service_of(jobs, Told(), limits=AdmissionLimits(a_second=40))  # and two at a time out of the meter
+
+    answers = await asyncio.gather(*map(service.enqueue, some(41)), return_exceptions=True)
+
+    assert {answer.id for answer in answers if isinstance(answer, Job)} == jobs.jobs.keys()
+    assert len(jobs.jobs) == 2
+    assert {type(answer) for answer in answers} == {Job, Unavailable}
 
 
 async def test_many_jobs_of_one_call_get_in_together_or_not_at_all() -> None:
