@@ -201,10 +201,11 @@ class Poller:
         now = self._clock.monotonic()
         if not self._all_queues or now - self._queues_seen_at < self._poll_seconds / 2:
             return False
-        known = len(self._queues)
-        self._queues.update(await self._jobs.known_queues())
+        before = set(self._queues)
+        known = set(await self._jobs.known_queues())
+        self._queues = known | (self._queues - before)  # and what was heard of meanwhile
         self._queues_seen_at = now
-        return len(self._queues) > known
+        return not self._queues <= before
 
     async def _learn_of_others(self) -> None:
         now = self._clock.monotonic()

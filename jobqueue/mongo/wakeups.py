@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
+from pymongo import UpdateOne
 
 from jobqueue.clock import Clock
 from jobqueue.errors import Unavailable
@@ -29,7 +30,7 @@ from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled
 from jobqueue.mongo.changes import MOST_BYTES, Change, ChangeStream
 from jobqueue.mongo.documents import StoredDocument, Unreadable, plain, read_candidate
 from jobqueue.mongo.fresh import FreshJobs
-from jobqueue.mongo.store import Store
+from jobqueue.mongo.store import Store, chunks
 from jobqueue.pace import Pace
 from jobqueue.repository import CROWD, QueueCount, QueueSignal
 
@@ -37,6 +38,9 @@ log = structlog.get_logger(__name__)
 
 TOUCH_AGAIN = timedelta(hours=1)
 """How long this process relies on a queue's document without writing to it."""
+
+MOST_TOUCHED = 1_000
+"""So many queues are noted in one write, and not many more are remembered."""
 
 SIGNAL_SECONDS = 0.01
 SIGNALS_AT_ONCE = 10
@@ -68,11 +72,12 @@ class Wakeups:
 
     async def ensure(self, queues: Iterable[str], *, at: datetime) -> None:
         """Make sure that these queues are known, before a job is put into one of them."""
-        for queue in queues:
-            touched = self._touched.get(queue)
-            if touched is None or at - touched > TOUCH_AGAIN:
-                await self._touch(queue, at=at)
-                self._touched[queue] = at
+        untouched = [queue for queue in queues if at - self._touched.get(queue, EPOCH) > TOUCH_AGAIN]
+        for some in chunks(untouched, MOST_TOUCHED):
+            await self._touch(some, at=at)
+            if len(self._touched) >= MOST_TOUCHED:
+                self._touched.clear()  # clients name queues; one more write to each that is still in use
+            self._touched |= dict.fromkeys(some, at)
 
     async def known(self) -> Sequence[str]:
         """The name of every known queue."""
@@ -120,12 +125,10 @@ class Wakeups:
                 pruned += await self._forget(queue, unused_since=unused_since)
         return pruned
 
-    async def _touch(self, queue: str, *, at: datetime) -> None:
+    async def _touch(self, queues: Sequence[str], *, at: datetime) -> None:
         # signals: a queue exists from before its first job on
-        await self._store.calls.run(
-            "note the queue",
-            lambda: self._store.signals.update_one({"_id": queue}, {"$max": {"usedAt": at}}, upsert=True),
-        )
+        writes = [UpdateOne({"_id": queue}, {"$max": {"usedAt": at}}, upsert=True) for queue in queues]
+        await self._store.calls.run("note the queues", lambda: self._store.signals.bulk_write(writes, ordered=False))
 
     async def _send(self) -> None:
         while self._unsent:

@@ -13,6 +13,7 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from jobqueue.errors import DuplicateJob, InvalidJob, OutcomeUnknown, ShuttingDown, Unavailable
 from jobqueue.job import Backoff, Job, Status
+from jobqueue.mongo import wakeups
 from jobqueue.mongo.calls import Calls
 
 DEEP: Any = "bottom"
@@ -274,3 +275,27 @@ async def test_a_queue_is_known_from_its_first_job_on(bench: Bench) -> None:
     await bench.add(queue="later", status=Status.SCHEDULED, run_at=NOW + SECOND)
 
     assert list(await bench.jobs.known_queues()) == ["later", "mail"]
+
+
+async def test_many_new_queues_cost_one_write(bench: Bench) -> None:
+    """Jobs for others may be in the same call, and wait for it."""
+    names = [f"customer-{number}" for number in range(100)]
+
+    await bench.jobs.insert_many([bench.new(queue=name) for name in names])
+
+    assert bench.faults.calls == ["signals.bulk_write", "insert_many"]
+    assert list(await bench.jobs.known_queues()) == sorted(names)
+
+
+async def test_queues_that_a_process_has_forgotten_are_noted_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It remembers so many names and no more, since clients make them up."""
+    monkeypatch.setattr(wakeups, "MOST_TOUCHED", 10)
+    names = [f"customer-{number}" for number in range(25)]
+
+    await bench.jobs.insert_many([bench.new(queue=name) for name in names])
+
+    assert bench.faults.calls == ["signals.bulk_write"] * 3 + ["insert_many"]
+    assert len(bench.jobs._wakeups._touched) <= 10 + 10
+    assert list(await bench.jobs.known_queues()) == sorted(names)

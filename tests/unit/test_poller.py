@@ -653,6 +653,21 @@ async def test_a_queue_that_is_new_is_looked_into_at_once() -> None:
     assert store.looked_into == ["default", "mail"]
 
 
+async def test_a_queue_that_was_forgotten_is_not_looked_into() -> None:
+    store, clock = CountingStore(), HandClock()
+    store.queues.add("gone")
+    async with polling(store, queues=("*",), clock=clock):
+        await listens(store)
+        assert store.looked_into == ["default", "gone"]
+
+        store.queues.remove("gone")
+        clock.seconds += POLL_SECONDS
+        store.signalled.put_nowait(SIGNAL)
+        await looked(store, 3)
+
+    assert store.looked_into == ["default"]
+
+
 async def test_what_is_new_in_a_queue_that_is_new_is_not_passed_over_for_longer_than_a_look_may_be_old() -> None:
     store, clock = CountingStore(), HandClock()
     looked_into: list[Sequence[str]] = []
