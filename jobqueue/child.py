@@ -8,7 +8,6 @@ signals, because a task blocks its event loop, ends when the time for an orderly
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -26,7 +25,7 @@ from jobqueue.assignment import Assignment
 from jobqueue.builtin import simulation
 from jobqueue.errors import JobQueueError
 from jobqueue.loading import load
-from jobqueue.loop import EXIT_AT_ONCE, loop_factory
+from jobqueue.loop import EXIT_AT_ONCE, run_to_the_end
 from jobqueue.process import run
 from jobqueue.siblings import Place
 
@@ -84,18 +83,17 @@ def _work(supervised: Supervised) -> int:
     settings = assignment.settings
     logs.configure(settings.log_level, settings.log_format, process=assignment.number)
     tasks = load(assignment.modules)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(
-            run(
-                settings,
-                http=assignment.http,
-                workers=assignment.workers,
-                registry=simulation(tasks) if assignment.simulate else tasks,
-                mongodb_uri=assignment.mongodb_uri,
-                place=Place(assignment.number, assignment.numbers, Path(assignment.folder)),
-                on_ready=lambda _: supervised.report(up=True),
-            )
+    return run_to_the_end(
+        run(
+            settings,
+            http=assignment.http,
+            workers=assignment.workers,
+            registry=simulation(tasks) if assignment.simulate else tasks,
+            mongodb_uri=assignment.mongodb_uri,
+            place=Place(assignment.number, assignment.numbers, Path(assignment.folder)),
+            on_ready=lambda _: supervised.report(up=True),
         )
+    )
 
 
 if __name__ == "__main__":

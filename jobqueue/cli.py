@@ -26,7 +26,7 @@ from jobqueue.doctor import DEFAULT_LIMIT, Examination, as_text, examine, treat
 from jobqueue.embedded import EmbeddedServer, join
 from jobqueue.errors import ConfigurationError, JobQueueError
 from jobqueue.loading import load
-from jobqueue.loop import loop_factory
+from jobqueue.loop import loop_factory, run_to_the_end
 from jobqueue.settings import PREFIX, Settings, load_settings
 from jobqueue.tasks import Registry, Task
 
@@ -222,8 +222,7 @@ def _start(roles: Roles, modules: Sequence[str], overrides: dict[str, Any]) -> i
     logs.configure(settings.log_level, settings.log_format)
     simulate = decide_simulation(settings, roles, has_tasks=bool(modules))
     registry = simulation(load(modules)) if simulate else load(modules)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(settings, roles, modules, registry=registry, simulate=simulate))
+    return run_to_the_end(_serve(settings, roles, modules, registry=registry, simulate=simulate))
 
 
 async def _serve(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
 
 EXIT_AT_ONCE = 130
+ENDING_SECONDS = 1.0
+"""For what was cancelled, to end."""
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -35,3 +39,28 @@ def on_stop_signals(stop: Callable[[], object], *, at_once: Callable[[], object]
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
+
+
+def run_to_the_end(main: Coroutine[Any, Any, int]) -> int:
+    """Run this in an event loop of its own; returns its exit code.
+
+    Some coroutine of a task may catch its cancellation and go on. `asyncio.Runner` would wait for it for ever; here the
+    process ends all the same."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        code = runner.run(main)
+        if runner.run(_end_all()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return code
+
+
+async def _end_all() -> Collection[asyncio.Task[Any]]:
+    return await end(asyncio.all_tasks() - {asyncio.current_task()})
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> Collection[asyncio.Task[Any]]:
+    """Cancel these, and return those that go on nevertheless."""
+    for task in tasks:
+        task.cancel()
+    return (await asyncio.wait(tasks, timeout=ENDING_SECONDS))[1] if tasks else ()

@@ -39,6 +39,7 @@ from jobqueue.execution import execute
 from jobqueue.job import AttemptError, Candidate, Claim, Job, JobId, Lease, LeaseId, Status, WorkerId, to_milliseconds
 from jobqueue.job_log import JobLog
 from jobqueue.leases import LeaseKeeper, Notice
+from jobqueue.loop import end
 from jobqueue.outcome import Cancelled, Completed, Failed, Failure, Retry, Snoozed
 from jobqueue.poller import Poller
 from jobqueue.progress import ProgressReporter
@@ -64,6 +65,9 @@ FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 LAST_CLAIM_PAUSE_SECONDS = 1.0
 """A server that answers, and refuses at once to write, is not asked more often than this for long."""
+SHOWN_STUBBORN = 10
+"""Ids in the log, of jobs that do not end when they are cancelled."""
+
 LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
 
 VERBS = {
@@ -492,9 +496,9 @@ class WorkerPool:
             attempt.stop(Stop.SHUTDOWN)
         await self._until_idle(flush_seconds)
         self._giving_up = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if left := await end(self._tasks):
+            ids = [claim.job_id for claim in self.running[:SHOWN_STUBBORN]]
+            log.warning("tasks do not end when they are cancelled", count=len(left), job_ids=ids)
         await self._log.aclose()
         self._executor.close()
 

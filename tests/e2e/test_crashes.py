@@ -96,6 +96,18 @@ async def test_a_thread_that_does_not_return_does_not_hold_up_the_shutdown(
         assert await service.stop(seconds=20) == 0
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_coroutine_that_cannot_be_cancelled_does_not_hold_up_the_shutdown(
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness, processes: str
+) -> None:
+    env = settings_for(SHUTDOWN_GRACE_SECONDS="0.2", PROCESSES=processes)
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
+        await Client(http, service.url).bulk([{"type": "stubborn"}])
+        await eventually(lambda: _began(witness, 1), seconds=30, what="it runs")
+
+        assert await service.stop(seconds=25) == 0
+
+
 async def test_while_stopping_enqueues_are_refused_and_reading_goes_on(
     http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from jobqueue.tasks import TaskContext, task
@@ -46,6 +47,15 @@ async def block_the_loop(context: TaskContext, payload: dict[str, Any]) -> dict[
     witness(context, "began")
     time.sleep(payload["seconds"])  # noqa: ASYNC251 (that is the point)
     return {"pid": os.getpid(), "attempt": context.attempt}
+
+
+@task("stubborn")
+async def stubborn(context: TaskContext) -> None:
+    """Goes on whatever happens, as code that catches too much does."""
+    witness(context, "began")
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
 
 
 @task("always-fails")
