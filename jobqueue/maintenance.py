@@ -194,6 +194,7 @@ class Pruner(Duty):
         self._retention = retention
         self._clock = clock
         self._queues_pruned_at = clock.monotonic()
+        self._told = False
 
     async def step(self) -> bool:
         """Delete at most one batch of each kind."""
@@ -203,9 +204,18 @@ class Pruner(Duty):
             cutoff = now - self._retention.of(status)
             full = await self._jobs.prune(status, finished_before=cutoff, limit=BATCH) >= BATCH or full
         if self._retention.most is not None:
-            full = await self._jobs.prune_excess(keep=self._retention.most, limit=BATCH) >= BATCH or full
+            full = await self._prune_excess(keep=self._retention.most) >= BATCH or full
         await self._forget_queues(now)
         return full
+
+    async def _prune_excess(self, *, keep: int) -> int:
+        deleted = await self._jobs.prune_excess(keep=keep, limit=BATCH)
+        if deleted and not self._told:
+            log.warning(
+                "finished jobs are deleted before their retention is over, the embedded server keeps few", kept=keep
+            )
+            self._told = True
+        return deleted
 
     async def _forget_queues(self, now: datetime) -> None:
         if self._clock.monotonic() - self._queues_pruned_at >= FORGET_QUEUES_SECONDS:

@@ -441,7 +441,7 @@ class JobRepository(Protocol):
         ...
 
     async def prune_excess(self, *, keep: int, limit: int) -> int:
-        """Delete the longest finished jobs beyond the newest `keep`."""
+        """Delete the longest finished jobs beyond the newest `keep`: dead letters only when all the others are gone."""
         ...
 
     async def prune_signals(self, *, unused_since: datetime) -> int:

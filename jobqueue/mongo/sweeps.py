@@ -30,6 +30,8 @@ MAX_IDS = 1_000
 CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
 LEASE_FIELDS = CANDIDATE_FIELDS | {"lease": 1, "retryCount": 1, "maxRetries": 1, moves.FLAG: 1}
 LEASE_EXPIRED = "LeaseExpired"
+WAIT_FOR_NOBODY = [Status.CANCELLED, Status.COMPLETED]
+"""Finished, and nothing is to be done about it."""
 
 
 class Sweeps:
@@ -93,21 +95,25 @@ class Sweeps:
         return await self._remove([document["_id"] for document in found], status, before=finished_before)
 
     async def prune_excess(self, *, keep: int, limit: int) -> int:
-        """Delete the longest finished jobs beyond the newest `keep`."""
-        counts = [await self._count(status) for status in moves.ENDED]
-        excess = min(sum(counts) - keep, limit, MAX_IDS)
-        if excess <= 0:
-            return 0
+        """Delete the longest finished jobs beyond the newest `keep`; dead letters last: they wait for a person."""
+        excess = min(sum([await self._count(status) for status in moves.ENDED]) - keep, limit, MAX_IDS)
+        removed = 0
+        for statuses in (WAIT_FOR_NOBODY, [Status.FAILED]):
+            if excess > removed:
+                removed += await self._remove_oldest(statuses, limit=excess - removed)
+        return removed
+
+    async def _remove_oldest(self, statuses: Sequence[Status], *, limit: int) -> int:
         found = [
             (plain(document["finishedAt"]), status, document["_id"])
-            for status in moves.ENDED
-            for document in await self._find_finished(Status(status), before=None, limit=excess)
+            for status in statuses
+            for document in await self._find_finished(status, before=None, limit=limit)
         ]
-        oldest = sorted(found, key=lambda one: one[0])[:excess]
+        oldest = sorted(found, key=lambda one: one[0])[:limit]
         removed = 0
-        for status in moves.ENDED:
-            ids = [job_id for _, its_status, job_id in oldest if its_status == status]
-            removed += await self._remove(ids, Status(status), before=oldest[-1][0] + TICK)
+        for status in statuses:
+            ids = [job_id for _, its_status, job_id in oldest if its_status is status]
+            removed += await self._remove(ids, status, before=oldest[-1][0] + TICK if oldest else None)
         return removed
 
     async def delete_failed(self, ids: Sequence[JobId]) -> int:

@@ -175,16 +175,21 @@ async def test_pruning_deletes_the_longest_finished_of_one_state(bench: Bench) -
     assert left == {finished[0].job_id, finished[1].job_id, failed.job_id}
 
 
-async def test_pruning_what_is_too_much_keeps_the_newest_of_all_states(bench: Bench) -> None:
+async def test_pruning_what_is_too_much_keeps_the_newest_and_dead_letters_longest(bench: Bench) -> None:
     states = [Status.COMPLETED, Status.FAILED, Status.CANCELLED]
     finished = [await bench.in_status(states[age % 3], finishedAt=NOW - DAY * age) for age in range(6)]
     waiting = await bench.add()
 
+    async def left() -> list[int]:
+        ids = {document["_id"] for document in await bench.raw.find({}).to_list(None)}
+        assert waiting.id in ids
+        return [age for age, claim in enumerate(finished) if claim.job_id in ids]
+
     assert await bench.jobs.prune_excess(keep=4, limit=100) == 2
     assert await bench.jobs.prune_excess(keep=4, limit=100) == 0
-
-    left = {document["_id"] for document in await bench.raw.find({}).to_list(None)}
-    assert left == {waiting.id, *(claim.job_id for claim in finished[:4])}
+    assert await left() == [0, 1, 2, 4]
+    assert await bench.jobs.prune_excess(keep=1, limit=100) == 3
+    assert await left() == [1]
 
 
 async def test_a_queue_is_forgotten_when_it_is_unused_and_holds_nothing_unfinished(bench: Bench) -> None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from random import Random
+from typing import cast
+
+from hand_clock import HandClock
+from structlog.testing import capture_logs
 
 from jobqueue.errors import Unavailable
-from jobqueue.maintenance import Duty
+from jobqueue.job import Status
+from jobqueue.maintenance import Duty, Pruner, Retention
+from jobqueue.repository import JobRepository
 
 PATIENCE = 30
 
@@ -24,6 +31,27 @@ class Failing(Duty):
             raise self._errors.pop()
         self.done.set()
         return False
+
+
+class Full:
+    """Has something to delete each time, and is asked for nothing else."""
+
+    async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:
+        return 0
+
+    async def prune_excess(self, *, keep: int, limit: int) -> int:
+        return 3
+
+
+async def test_that_jobs_are_deleted_before_their_time_is_said_once() -> None:
+    retention = Retention(completed=timedelta(days=1), failed=timedelta(days=30), most=10)
+    pruner = Pruner(cast(JobRepository, Full()), retention=retention, clock=HandClock(), random=Random(1))
+
+    with capture_logs() as logs:
+        await pruner.step()
+        await pruner.step()
+
+    assert [(line["log_level"], line["kept"]) for line in logs] == [("warning", 10)]
 
 
 async def test_a_step_that_fails_is_not_the_last() -> None:
