@@ -1,11 +1,15 @@
 """Everything that can be set, from `JOBQUEUE_...` environment variables; checked once, at the start.
 
-Every problem is reported together, with the name of the variable, before anything is started.
+Every problem is reported together, with the name of the variable, before anything is started; a variable of our prefix
+that is no setting is one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +23,12 @@ PREFIX = "JOBQUEUE_"
 ALL_QUEUES = "*"
 DAY_SECONDS = 86_400
 MAX_RETENTION_SECONDS = 100 * 365 * DAY_SECONDS
+
+_OF_TESTS_AND_BENCHMARKS = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
+"""Variables that this repository reads elsewhere."""
+_LINK = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_LINKED_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+"""What Kubernetes puts into every pod for a Service named `jobqueue`, or `jobqueue-api`: nobody misspelled that."""
 
 
 class Settings(BaseSettings):
@@ -98,6 +108,16 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level to log")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: JSON unless on a terminal")
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _check_port(cls, value: Any) -> Any:
+        if isinstance(value, str) and _LINKED_ADDRESS.match(value):
+            raise ValueError(
+                f"{value} is what Kubernetes sets for a Service named jobqueue: set enableServiceLinks: false in the"
+                " pod, or give it a port there, or name the Service otherwise"
+            )
+        return value
+
     @field_validator("queues", mode="before")
     @classmethod
     def _split_queues(cls, value: Any) -> Any:
@@ -136,18 +156,43 @@ class Settings(BaseSettings):
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment; `overrides` (from the command line) win where they are not None.
 
-    Raises `ConfigurationError` that names every wrong setting."""
+    Raises `ConfigurationError` that names every wrong setting, and every variable that looks like one and is none."""
     given: Mapping[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    unknown = list(_unknown(os.environ))
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
-        raise ConfigurationError(_describe(error)) from None
+        raise _refusal([*_described(error), *unknown]) from None
+    if unknown:
+        raise _refusal(unknown)
+    return settings
 
 
-def _describe(error: ValidationError) -> str:
-    lines = ["these settings are wrong:"]
+def _refusal(problems: Sequence[str]) -> ConfigurationError:
+    return ConfigurationError("\n".join(["these settings are wrong:", *(f"  {problem}" for problem in problems)]))
+
+
+def _described(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         name = "".join(str(part) for part in problem["loc"][:1])
         where = f"{PREFIX}{name.upper()}" if name else "settings"
-        lines.append(f"  {where}: {problem['msg'].removeprefix('Value error, ')}")
-    return "\n".join(lines)
+        yield f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _unknown(environment: Mapping[str, str]) -> Iterator[str]:
+    """Ignored, a misspelled name would start another service than the one that was wanted."""
+    settings = [field.upper() for field in Settings.model_fields]
+    for variable, value in environment.items():
+        name = variable.upper()  # as the settings are read
+        wanted = name.removeprefix(PREFIX)
+        if not value or wanted == name or wanted in settings or _is_for_others(name, value):
+            continue
+        nearest = get_close_matches(wanted, settings, n=1, cutoff=0.5)
+        hint = f"did you mean {PREFIX}{nearest[0]}?" if nearest else "`jobqueue --help` lists all"
+        yield f"{variable}: there is no such setting; {hint}"
+
+
+def _is_for_others(name: str, value: str) -> bool:
+    if name.startswith(_OF_TESTS_AND_BENCHMARKS) or _LINK.fullmatch(name):
+        return True
+    return name.endswith("_PORT") and _LINKED_ADDRESS.match(value) is not None

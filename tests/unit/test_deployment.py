@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobqueue.settings import PREFIX, Settings
+from jobqueue.settings import PREFIX, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
@@ -61,3 +61,15 @@ def test_every_variable_of_the_dockerfile_is_a_setting_and_its_port_is_the_publi
     (port,) = re.findall(rf"{PREFIX}PORT=(\d+)", dockerfile)
     assert f"EXPOSE {port}\n" in dockerfile
     assert services["api"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+
+
+def test_every_variable_that_the_repository_names_is_known_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [ROOT / "README.md", ROOT / "Makefile", *(ROOT / ".ci").iterdir(), *(ROOT / "docs").glob("*.md")]
+    files += [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "tests" / "support").rglob("*.py")]
+    named = {name for path in files for name in re.findall(rf"{PREFIX}\w*[A-Z]\b", path.read_text(encoding="utf-8"))}
+    for name in named - VARIABLES:
+        monkeypatch.setenv(name, "something")
+
+    load_settings()
+
+    assert {"JOBQUEUE_BENCH_ONLY", "JOBQUEUE_TEST_WITNESS"} <= named

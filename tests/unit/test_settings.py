@@ -81,6 +81,74 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     assert load_settings() == Settings.model_construct()
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("JOBQUEUE_MONGO_URI", "did you mean JOBQUEUE_MONGODB_URI?"),
+        ("JOBQUEUE_WORKER", "did you mean JOBQUEUE_WORKERS?"),
+        ("JOBQUEUE_LEASE", "did you mean JOBQUEUE_LEASE_SECONDS?"),
+        ("JOBQUEUE_HTTP_PORT", "did you mean JOBQUEUE_PORT?"),
+        ("jobqueue_worker", "did you mean JOBQUEUE_WORKERS?"),  # settings are read in lower case too
+        ("JOBQUEUE_SECRET", "`jobqueue --help` lists all"),
+    ],
+)
+def test_a_name_that_no_setting_has_is_reported_with_the_nearest_that_there_is(
+    name: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "50")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+
+    assert str(refused.value).splitlines()[1:] == [f"  {name}: there is no such setting; {hint}"]
+
+
+def test_names_and_values_that_are_wrong_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_PROCESS", "2")
+    monkeypatch.setenv("JOBQUEUE_WORKERS", "0")
+
+    with pytest.raises(ConfigurationError, match=r"(?s)JOBQUEUE_WORKERS: .*JOBQUEUE_PROCESS: there is no such"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        # what Kubernetes sets for Services named jobqueue and jobqueue-api
+        ("JOBQUEUE_SERVICE_HOST", "10.0.0.1"),
+        ("JOBQUEUE_SERVICE_PORT", "80"),
+        ("JOBQUEUE_SERVICE_PORT_HTTP", "80"),
+        ("JOBQUEUE_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("JOBQUEUE_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("JOBQUEUE_PORT_53_UDP_PROTO", "udp"),
+        ("JOBQUEUE_API_SERVICE_HOST", "10.0.0.2"),
+        ("JOBQUEUE_API_PORT", "tcp://10.0.0.2:80"),
+        ("JOBQUEUE_API_PORT_80_TCP_PORT", "80"),
+        # what this repository reads elsewhere
+        ("JOBQUEUE_TEST_SEED", "7"),
+        ("JOBQUEUE_BENCH_ONLY", "saq"),
+        # what is not set, or not ours
+        ("JOBQUEUE_WORKER", ""),
+        ("JOBQUEUES_WORKER", "50"),
+    ],
+)
+def test_what_nobody_misspelled_is_no_reason_not_to_start(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert load_settings() == Settings.model_construct()
+
+
+def test_the_port_that_kubernetes_sets_is_explained_and_an_option_wins_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_PORT", "tcp://10.0.0.1:80")
+
+    with pytest.raises(ConfigurationError, match=r"JOBQUEUE_PORT: .* Kubernetes .* enableServiceLinks: false"):
+        load_settings()
+
+    assert load_settings(port=8080).port == 8080
+
+
 def test_queues_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBQUEUE_QUEUES", "mail, reports")
 
