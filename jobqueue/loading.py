@@ -18,6 +18,10 @@ from types import ModuleType
 from jobqueue.errors import ConfigurationError
 from jobqueue.tasks import Registry, Task, declarations
 
+_NOT_THE_USERS = ("<", *(f"{Path(file).parent}{os.sep}" for file in (__file__, importlib.__file__)))
+"""How the names of files begin whose lines help no user: code without a file (the import itself, what dataclasses
+generate), ours, and importlib's."""
+
 
 def load(modules: Sequence[str]) -> Registry:
     """Import dotted modules or .py files, the current directory importable, and collect their tasks.
@@ -67,10 +71,21 @@ def _make_importable(folder: str) -> None:
 
 def _explain(error: BaseException) -> str:
     described = traceback.format_exception_only(error)[-1].strip()
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    inner = frames[-1] if frames else None
-    ours = inner is None or inner.filename == __file__
-    return described if ours or inner is None else f"{described} ({inner.filename}:{inner.lineno})"
+    place = _place_in_source(error) or _innermost_place(error)
+    return f"{described} ({place})" if place else described
+
+
+def _place_in_source(error: BaseException) -> str | None:
+    """Where the text is that Python cannot read: its own file, not the import of it. Code from a string has none."""
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_file():
+        return f"{error.filename}:{error.lineno}"
+    return None
+
+
+def _innermost_place(error: BaseException) -> str | None:
+    """The last line that ran, apart from ours and those of the import; none where nothing of the user's ran."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_THE_USERS)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 def _tasks_of(module: ModuleType, *, seen: set[int]) -> Iterator[Task]:

@@ -670,8 +670,10 @@ def test_duplicates_in_two_modules_are_refused_and_both_places_told(folder: Path
     [
         ("import no_such_package\n", r"No module named 'no_such_package' \(.*broken_module\.py:2\)"),
         ("\n1 / 0\n", r"ZeroDivisionError: division by zero \(.*broken_module\.py:3\)"),
-        ("def f(:\n", "SyntaxError"),
-        ("raise SystemExit(1)\n", "SystemExit"),
+        ("def f(:\n", r"SyntaxError: invalid syntax \(.*broken_module\.py:2\)"),
+        ("eval('1 +')\n", r"SyntaxError: invalid syntax \(.*broken_module\.py:2\)"),
+        ("task(5)(print)\n", r"TypeError: .* \(.*broken_module\.py:2\)"),  # raised by our code, in a dataclass
+        ("raise SystemExit(1)\n", r"SystemExit: 1 \(.*broken_module\.py:2\)"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_one_clear_error_with_its_cause(text: str, what: str, folder: Path) -> None:
@@ -682,6 +684,22 @@ def test_a_module_that_cannot_be_imported_is_one_clear_error_with_its_cause(text
 
     assert caught.value.__cause__ is not None
     assert caught.value.__cause__.__traceback__ is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("def f(:\n", "SyntaxError: invalid syntax"), ("1 / 0\n", "ZeroDivisionError: division by zero")]
+)
+def test_what_is_wrong_in_a_module_that_another_imports_is_told_with_its_own_place(
+    text: str, what: str, folder: Path
+) -> None:
+    write(folder / "importlib_of_mine" / "__init__.py", "\n\nfrom . import b\n")
+    write(folder / "importlib_of_mine" / "b.py", text)
+
+    with pytest.raises(ConfigurationError) as refused:
+        load(["importlib_of_mine"])
+
+    place = folder / "importlib_of_mine" / "b.py"
+    assert str(refused.value) == f"cannot load tasks from 'importlib_of_mine': {what} ({place}:2)"
 
 
 @pytest.mark.parametrize("name", ["no_such_module", "no_such_file.py", "", ".relative", "a..b"])
