@@ -8,6 +8,7 @@ process or of several, is refused, also while none of them listens yet or any mo
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from jobqueue.errors import ConfigurationError
 
 DEFAULT_PORT = 8080
 
+_ANOTHER_HOST = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, None)
+"""The host is none of this machine's. Where no address of a host can be had, asyncio's own loop gives no number."""
+
 
 def url_of(host: str, port: int) -> str:
     """Where clients find what listens there."""
@@ -24,9 +28,11 @@ def url_of(host: str, port: int) -> str:
 
 
 def refusal(host: str, port: int, error: OSError) -> ConfigurationError:
-    """What to say when the port cannot be had."""
-    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    return ConfigurationError(f"cannot listen on {host}:{port} ({reason}); set JOBQUEUE_PORT")
+    """What to say when the address cannot be had: which of the two settings to change, and why."""
+    unknown = isinstance(error, socket.gaierror)
+    reason = os.strerror(error.errno) if error.errno and not unknown else error.strerror or str(error)
+    setting = "JOBQUEUE_HOST" if unknown or error.errno in _ANOTHER_HOST else "JOBQUEUE_PORT"
+    return ConfigurationError(f"cannot listen on {host}:{port} ({reason}); set {setting}")
 
 
 @contextmanager

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from jobqueue import ports
 from jobqueue.errors import ConfigurationError
-from jobqueue.ports import reserved
+from jobqueue.loop import loop_factory
+from jobqueue.ports import refusal, reserved
 
 HOST = "127.0.0.1"
 
@@ -65,6 +67,33 @@ def test_another_supervisor_is_refused_also_while_no_process_listens(port: int, 
 
     for each in listeners:
         each.close()
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "999.1.1.1", "no-such-host.invalid"])
+def test_a_host_that_is_not_of_this_machine_is_what_is_to_be_set(host: str) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=rf"^cannot listen on {host}:0 \([^\[]+\); set JOBQUEUE_HOST$"),
+        reserved(host, 0),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, loop_factory()], ids=["asyncio", "ours"])
+@pytest.mark.parametrize(
+    ("host", "setting"), [("8.8.8.8", "JOBQUEUE_HOST"), ("999.1.1.1", "JOBQUEUE_HOST"), (HOST, "JOBQUEUE_PORT")]
+)
+def test_a_single_process_knows_whether_host_or_port_is_wrong_whatever_loop_it_runs_on(
+    host: str, setting: str, port: int, new_loop: Callable[[], asyncio.AbstractEventLoop] | None
+) -> None:
+    async def listen() -> OSError:
+        with pytest.raises(OSError) as refused:  # noqa: PT011  # its kind depends on the loop
+            await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+        return refused.value
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        error = runner.run(listen())
+
+    assert str(refusal(host, port, error)).endswith(f"; set {setting}")
 
 
 def test_of_two_supervisors_that_begin_together_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
