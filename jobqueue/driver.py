@@ -19,7 +19,7 @@ from jobqueue.mongo.calls import calls_in_flight
 from jobqueue.mongo.documents import READING
 from jobqueue.mongo.leases import MongoLeaseStore
 from jobqueue.mongo.store import Client
-from jobqueue.settings import Settings
+from jobqueue.settings import ESCAPING, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,6 @@ def connect(settings: Settings, uri: str) -> Client:
     """The asyncio client of the driver that is set. Connects when it is first used.
 
     Raises `ConfigurationError` when the URI makes no sense."""
-    _tell_what_is_overridden(uri)
     options: dict[str, Any] = READING | {
         "appname": APPLICATION,
         "serverSelectionTimeoutMS": SELECTION_MILLISECONDS,
@@ -51,9 +50,11 @@ def connect(settings: Settings, uri: str) -> Client:
     }
     driver = AsyncIOMotorClient if settings.driver == "motor" else AsyncMongoClient
     try:
-        return cast(Client, driver(uri, **options))
-    except (PyMongoError, ValueError) as error:
-        raise _unusable(error) from None
+        client = cast(Client, driver(uri, **options))
+        _tell_what_is_overridden(uri)
+    except (PyMongoError, ValueError, OSError) as error:
+        raise _unusable(uri, error) from None
+    return client
 
 
 def lease_store(settings: Settings, uri: str) -> MongoLeaseStore:
@@ -70,8 +71,8 @@ def lease_store(settings: Settings, uri: str) -> MongoLeaseStore:
     }
     try:
         return MongoLeaseStore(MongoClient(uri, **options), settings.database)
-    except (PyMongoError, ValueError) as error:
-        raise _unusable(error) from None
+    except (PyMongoError, ValueError, OSError) as error:
+        raise _unusable(uri, error) from None
 
 
 def _tell_what_is_overridden(uri: str) -> None:
@@ -81,6 +82,10 @@ def _tell_what_is_overridden(uri: str) -> None:
         log.info("options of the MongoDB URI are overridden", options=overridden)
 
 
-def _unusable(error: Exception) -> ConfigurationError:
+def _unusable(uri: str, error: Exception) -> ConfigurationError:
     # The driver's sentence may quote the URI, and with it a password.
-    return ConfigurationError(f"JOBQUEUE_MONGODB_URI is no usable MongoDB URI ({type(error).__name__})")
+    kind = type(error).__name__
+    if isinstance(error, OSError):
+        return ConfigurationError(f"a file that JOBQUEUE_MONGODB_URI names cannot be used ({kind})")
+    hint = f"; {ESCAPING}" if "@" in uri else ""
+    return ConfigurationError(f"JOBQUEUE_MONGODB_URI is no usable MongoDB URI ({kind}){hint}")

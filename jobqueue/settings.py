@@ -24,6 +24,10 @@ ALL_QUEUES = "*"
 DAY_SECONDS = 86_400
 MAX_RETENTION_SECONDS = 100 * 365 * DAY_SECONDS
 
+ESCAPING = "in its user name and password each of : / ? # [ ] @ % must be percent-encoded, as %40 for @"
+_MISPLACED_AT_SIGN = re.compile(r"mongodb(\+srv)?://([^@/?#]*[/?#].*|[^/?#]*(/[^?]*|[?#].*))@")
+"""After what a driver takes for the hosts. Only options may have one, as those of Azure do, where there is a user."""
+
 _OF_TESTS_AND_BENCHMARKS = (f"{PREFIX}TEST_", f"{PREFIX}BENCH_")
 """Variables that this repository reads elsewhere."""
 _LINK = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
@@ -136,8 +140,13 @@ class Settings(BaseSettings):
     @field_validator("mongodb_uri")
     @classmethod
     def _check_uri(cls, uri: SecretStr | None) -> SecretStr | None:
-        if uri is not None and not uri.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+        if uri is None:
+            return uri
+        if not uri.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
             raise ValueError("must begin with mongodb:// or mongodb+srv://")
+        # A driver would take a part of the password for a host or a port, which messages may name.
+        if _MISPLACED_AT_SIGN.match(uri.get_secret_value()):
+            raise ValueError(ESCAPING)
         return uri
 
     @model_validator(mode="after")

@@ -145,10 +145,11 @@ def unavailable(what: str, error: PyMongoError) -> Unavailable:
 
 def describe(what: str, error: PyMongoError) -> str:
     """One clear sentence. Never the driver's own text, which may quote documents."""
-    return f"cannot {what}: {_reason(error)}"
+    return f"cannot {what}: {reason_of(error)}"
 
 
-def _reason(error: PyMongoError) -> str:
+def reason_of(error: PyMongoError) -> str:
+    """The same without what could not be done."""
     if isinstance(error, ServerSelectionTimeoutError):
         return "no MongoDB server could be reached"
     if isinstance(error, WaitQueueTimeoutError):

@@ -16,9 +16,11 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
+from jobqueue.errors import Unavailable
 from jobqueue.job import LAST_INSTANT
 from jobqueue.mongo.calls import CLIENT_SECONDS, HINT_REFUSED, Calls, calls_in_flight, settled, unavailable
 from jobqueue.mongo.documents import plain
+from jobqueue.mongo.reach import explain
 from jobqueue.repository import Features
 from jobqueue.telemetry import UNOBSERVED, Observer
 
@@ -88,11 +90,14 @@ class Store:
         return not self._given
 
     async def find_out(self) -> None:
-        """Ask the server what it can do. Raises `Unavailable`."""
+        """Ask the server what it can do. Raises `Unavailable`, with the names of the servers: it is for the start."""
         if self._given:
             return
-        hello = await self.calls.run("connect", lambda: self.client.admin.command("hello"))
-        build = await self.calls.run("connect", lambda: self.client.admin.command("buildInfo"))
+        try:
+            hello = await self.calls.attempt(lambda: self.client.admin.command("hello"), seconds=CLIENT_SECONDS)
+            build = await self.calls.attempt(lambda: self.client.admin.command("buildInfo"), seconds=CLIENT_SECONDS)
+        except PyMongoError as error:
+            raise Unavailable(f"cannot connect: {explain(error, self.client.topology_description)}") from error
         self.features = features_of(hello, build)
         self._hints = not self.features.embedded
         if not self.features.embedded and not self.client.options.retry_writes:

@@ -62,4 +62,7 @@ async def test_a_database_that_does_not_answer_is_one_sentence(
     code, report, message = await run_command("doctor", env=settings_for())
 
     assert (code, report) == (1, "")
-    assert message.splitlines()[-1] == "jobqueue: cannot connect: no MongoDB server could be reached"
+    assert message.splitlines()[-1] == (
+        "jobqueue: cannot connect: no MongoDB server could be reached:"
+        f" 127.0.0.1:{database.port} (the connection is refused)"
+    )

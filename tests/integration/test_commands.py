@@ -154,12 +154,54 @@ def test_a_port_that_is_taken_is_named_and_the_database_stopped_again(start: Sta
     assert not any(process.is_alive() for process in record.processes)
 
 
-def test_a_database_that_does_not_answer_is_one_sentence_without_the_password(start: Start) -> None:
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+def test_a_database_that_does_not_answer_is_named_with_the_reason_without_the_password(
+    driver: str, start: Start
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        uri = f"mongodb://me:s3cr3t@127.0.0.1:{closed.getsockname()[1]}/"
+        host = f"127.0.0.1:{closed.getsockname()[1]}"
+        settings = {"JOBQUEUE_SIMULATE": "true", "JOBQUEUE_DRIVER": driver}
+        processes = [
+            start("worker", JOBQUEUE_MONGODB_URI=f"mongodb{uri}", **settings)
+            for uri in (
+                f"://me:s3cr3t@{host}/",
+                "://me:s3cr3t@no-such-host.invalid/",
+                "+srv://me:s3cr3t@nowhere.invalid/",
+            )
+        ]
 
-        refusal = refusal_of(start("worker", JOBQUEUE_MONGODB_URI=uri, JOBQUEUE_SIMULATE="true"))
+        refused, unknown, without_record = [refusal_of(process) for process in processes]
 
-    assert "MongoDB" in refusal
+    start_of_it = "jobqueue: cannot connect: "
+    assert refused == f"{start_of_it}no MongoDB server could be reached: {host} (the connection is refused)\n"
+    assert unknown.startswith(f"{start_of_it}no MongoDB server could be reached: no-such-host.invalid:27017 (")
+    assert without_record.startswith(f"{start_of_it}the SRV record of nowhere.invalid cannot be found in DNS (")
+
+
+def test_a_replica_set_that_the_server_is_not_in_is_named(start: Start, server_uri: str) -> None:
+    refusal = refusal_of(start("worker", JOBQUEUE_MONGODB_URI=f"{server_uri}&replicaSet=rs7", JOBQUEUE_SIMULATE="true"))
+
+    assert "no server that answered is in a replica set named 'rs7'" in refusal
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        (
+            "mongodb://me:s3cr3t@2@db/",
+            "no usable MongoDB URI (InvalidURI); in its user name and password each of",
+        ),
+        (
+            "mongodb://me:s3cr3t]@db/",
+            "no usable MongoDB URI (ValueError); in its user name and password each of",
+        ),
+        ("mongodb://db:port/", "no usable MongoDB URI (ValueError)\n"),
+        ("mongodb://db/?tls=true&tlsCAFile=/no/such/file", "a file that JOBQUEUE_MONGODB_URI names cannot be used"),
+    ],
+)
+def test_a_uri_that_makes_no_sense_is_one_sentence_without_the_password(uri: str, said: str, start: Start) -> None:
+    refusal = refusal_of(start("worker", JOBQUEUE_MONGODB_URI=uri, JOBQUEUE_SIMULATE="true"))
+
+    assert said in refusal
     assert "s3cr3t" not in refusal

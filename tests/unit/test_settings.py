@@ -165,6 +165,26 @@ def test_the_password_in_the_uri_is_neither_shown_nor_quoted_when_it_is_wrong(mo
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("password", ["12/34", "12/34?5=6", "12?3=4", "12#34", "12?/34", "1@2/3", "1@2?3=4"])
+def test_a_password_that_a_driver_would_take_for_a_port_is_refused(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBQUEUE_MONGODB_URI", f"mongodb://me:{password}@db/")
+
+    with pytest.raises(ConfigurationError, match=r"JOBQUEUE_MONGODB_URI: .* must be percent-encoded, as %40 for @$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["mongodb://me:a%40b==@db,db2:1/?ssl=true&appName=@me@", "mongodb+srv://me:a@db/x?appName=@me@", "mongodb://db/x"],
+)
+def test_the_uris_of_azure_are_taken_as_they_are(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_MONGODB_URI", uri)
+
+    assert load_settings().mongodb_uri is not None
+
+
 def test_settings_do_not_change() -> None:
     settings = load_settings()
 

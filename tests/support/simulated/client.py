@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pymongo import IndexModel, UpdateMany, UpdateOne
+from pymongo.asynchronous.settings import TopologySettings
+from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
 from simulated.blocking import wait_for
 from simulated.documents import Document
 from simulated.network import Link, bulk_undecided, statement_undecided
@@ -34,6 +36,11 @@ class SimulatedClient:
 
     def __getitem__(self, name: str) -> SimulatedDatabase:
         return self.admin
+
+    @property
+    def topology_description(self) -> TopologyDescription:
+        """Without servers: a start that fails has nothing to name."""
+        return TopologyDescription(TOPOLOGY_TYPE.Unknown, {}, None, None, None, TopologySettings())
 
     async def start_session(self) -> SimulatedSession:
         """Change streams want one."""
