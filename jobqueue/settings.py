@@ -24,6 +24,9 @@ ALL_QUEUES = "*"
 DAY_SECONDS = 86_400
 MAX_RETENTION_SECONDS = 100 * 365 * DAY_SECONDS
 
+_DATABASES_OF_MONGODB = ("admin", "config", "local")
+"""`local` is never replicated, so no majority could have a job there; the others are the server's own."""
+
 ESCAPING = "in its user name and password each of : / ? # [ ] @ % must be percent-encoded, as %40 for @"
 _MISPLACED_AT_SIGN = re.compile(r"mongodb(\+srv)?://([^@/?#]*[/?#].*|[^/?#]*(/[^?]*|[?#].*))@")
 """After what a driver takes for the hosts. Only options may have one, as those of Azure do, where there is a user."""
@@ -137,6 +140,13 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name!r} is no name of a queue (letters, digits, . _ : -; up to 128)")
         return names
 
+    @field_validator("database")
+    @classmethod
+    def _check_database(cls, name: str) -> str:
+        if name.lower() in _DATABASES_OF_MONGODB:
+            raise ValueError(f"{name!r} is one of MongoDB's own ({', '.join(_DATABASES_OF_MONGODB)})")
+        return name
+
     @field_validator("mongodb_uri")
     @classmethod
     def _check_uri(cls, uri: SecretStr | None) -> SecretStr | None:
@@ -152,13 +162,13 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_backoff(self) -> Settings:
         if self.backoff_max_seconds < self.backoff_base_seconds:
-            raise ValueError("BACKOFF_MAX_SECONDS must not be less than BACKOFF_BASE_SECONDS")
+            raise ValueError(f"{PREFIX}BACKOFF_MAX_SECONDS: must not be less than {PREFIX}BACKOFF_BASE_SECONDS")
         return self
 
     @model_validator(mode="after")
     def _check_faults(self) -> Settings:
         if self.fault is not None and not self.faults:
-            raise ValueError("FAULT needs FAULTS=true")
+            raise ValueError(f"{PREFIX}FAULT: needs {PREFIX}FAULTS=true")
         return self
 
 
@@ -183,9 +193,9 @@ def _refusal(problems: Sequence[str]) -> ConfigurationError:
 
 def _described(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        name = "".join(str(part) for part in problem["loc"][:1])
-        where = f"{PREFIX}{name.upper()}" if name else "settings"
-        yield f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+        name, *keys = problem["loc"] or ("",)
+        where = [f"{PREFIX}{str(name).upper()}"] if name else []  # a rule between two settings names them itself
+        yield ": ".join([*where, *map(str, keys), problem["msg"].removeprefix("Value error, ")])
 
 
 def _unknown(environment: Mapping[str, str]) -> Iterator[str]:

@@ -61,7 +61,15 @@ def test_a_rule_between_two_settings_is_checked_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("JOBQUEUE_BACKOFF_BASE_SECONDS", "10")
     monkeypatch.setenv("JOBQUEUE_BACKOFF_MAX_SECONDS", "5")
 
-    with pytest.raises(ConfigurationError, match="BACKOFF_MAX_SECONDS must not be less"):
+    with pytest.raises(ConfigurationError, match=r"\n  JOBQUEUE_BACKOFF_MAX_SECONDS: must .* JOBQUEUE_BACKOFF_BASE"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["local", "admin", "config", "Local"])
+def test_the_databases_of_mongodb_itself_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_DATABASE", name)
+
+    with pytest.raises(ConfigurationError, match=f"JOBQUEUE_DATABASE: '{name}' is one of MongoDB's own"):
         load_settings()
 
 
