@@ -138,7 +138,7 @@ def worker(modules: tuple[str, ...], **overrides: Any) -> int:
 
 @program.command()
 def demo() -> int:
-    """Show in half a minute what the service does.
+    """Show in about ten seconds what the service does.
 
     It brings a service and a database of its own, which are gone afterwards; no setting is read and no data of yours
     is touched. Ctrl-C ends it early."""

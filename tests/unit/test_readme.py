@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+import jobqueue.demo
+from jobqueue.cli import demo
 from jobqueue.job import MOVES, Status
 from jobqueue.loading import load
 from jobqueue.settings import PREFIX, Settings
@@ -68,6 +70,13 @@ def test_the_example_of_a_task_loads(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "readme_example.py").write_text("".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL)))
 
     assert [each.name for each in load([str(tmp_path / "readme_example.py")])] == ["email.send"]
+
+
+def test_how_long_the_demo_takes_is_said_alike() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    for text in (README, changes, demo.help or "", jobqueue.demo.__doc__ or ""):
+        assert re.search(r"[Ss]hows? in about ten seconds", text)
 
 
 def test_the_layout_names_only_what_is_there() -> None:
