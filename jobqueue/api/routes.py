@@ -30,6 +30,7 @@ from jobqueue.api.negotiation import TEXTS
 from jobqueue.api.openapi import Reply, build_openapi
 from jobqueue.api.queries import empty_query, read_query
 from jobqueue.api.schemas import (
+    LIVE,
     Accepted,
     BulkAnswer,
     BulkBody,
@@ -303,7 +304,7 @@ ROUTES: Sequence[Route[Any]] = (
         query=NoQuery,
         summary="Show the live processes",
         tag="operation",
-        replies={200: Reply("Every process that lately gave a sign of life", list[WorkerView])},
+        replies={200: Reply(f"Every process with workers, {LIVE}", list[WorkerView])},
         problems=(400, 503),
     ),
     Route(

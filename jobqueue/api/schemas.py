@@ -47,7 +47,7 @@ from jobqueue.job import (
     JsonValue,
     Status,
 )
-from jobqueue.repository import DatabaseState, JobFilter, QueueCount, WorkerRecord
+from jobqueue.repository import WORKER_SILENCE_SECONDS, DatabaseState, JobFilter, QueueCount, WorkerRecord
 from jobqueue.service import NewJob
 from jobqueue.values import (
     MAX_DEPTH,
@@ -492,8 +492,15 @@ class QueueView(Document):
         )
 
 
+LIVE = (
+    f"with a sign of life in the last {WORKER_SILENCE_SECONDS:.0f} seconds, whatever the lease; one that was killed is"
+    " shown until then, one that stopped in order is gone at once"
+)
+"""What live means, where clients are told of processes."""
+
+
 class WorkerView(WorkerRecord):
-    """One live process."""
+    """One live process. `heartbeatAt` is its last sign of life."""
 
 
 class Metrics(BaseModel):

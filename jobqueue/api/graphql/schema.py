@@ -34,7 +34,7 @@ from jobqueue.api.graphql.types import (
     Worker,
 )
 from jobqueue.api.handlers import has_more, possible_id
-from jobqueue.api.schemas import DEFAULT_PAGE, MAX_PAGE, MAX_REDRIVEN, JobsQuery, QueueView, RedriveBody
+from jobqueue.api.schemas import DEFAULT_PAGE, LIVE, MAX_PAGE, MAX_REDRIVEN, JobsQuery, QueueView, RedriveBody
 from jobqueue.errors import DuplicateJob, JobNotFound
 from jobqueue.repository import JobFilter
 from jobqueue.service import NewJob
@@ -94,7 +94,7 @@ class Query:
         now = info.context.api.clock.now()
         return [Queue.of(QueueView.of(queue, now=now)) for queue in await info.context.service.queues()]
 
-    @strawberry.field(name="Workers", description="The live processes.")
+    @strawberry.field(name="Workers", description=f"The live processes: each {LIVE}.")
     async def workers(self, info: Info) -> list[Worker]:
         return [Worker.of(worker) for worker in await info.context.service.workers()]
 

@@ -208,7 +208,7 @@ class Queue:
         )
 
 
-@strawberry.type(description="A live process.")
+@strawberry.type(description="A live process; `heartbeatAt` is its last sign of life.")
 class Worker:
     id: strawberry.ID
     host: str

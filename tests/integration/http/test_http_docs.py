@@ -15,9 +15,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from yarl import URL
 
 from jobqueue import __version__
+from jobqueue.api.graphql.schema import SCHEMA
 from jobqueue.api.routes import PAGES, ROUTES
 from jobqueue.job import Lease, LeaseId, LogLine, Status, WorkerId
-from jobqueue.repository import WorkerRecord
+from jobqueue.repository import WORKER_SILENCE_SECONDS, WorkerRecord
 
 Client = TestClient[web.Request, web.Application]
 Document = dict[str, Any]
@@ -80,6 +81,14 @@ async def test_inputs_are_described_as_strict_as_they_are(document: Document) ->
     assert set(names) == {
         "status", "type", "queue", "tag", "createdAfter", "createdBefore", "limit", "cursor", "id", "wait",
     }  # fmt: skip
+
+
+async def test_what_a_live_process_is_is_said_where_they_are_listed(document: Document) -> None:
+    said = f"with a sign of life in the last {WORKER_SILENCE_SECONDS:.0f} seconds, whatever the lease"
+    (graphql,) = re.findall(r'"""([^"]+)"""\s+Workers:', SCHEMA.as_str())
+
+    assert said in document["paths"]["/workers"]["get"]["responses"]["200"]["description"]
+    assert said in " ".join(graphql.split())
 
 
 def schema_of(document: Document, method: str, path: str, response: Any) -> dict[str, Any]:
