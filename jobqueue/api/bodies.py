@@ -1,7 +1,8 @@
 """From a request to the bytes of its body: declared as JSON, within its size, sent in time.
 
 The size is counted while the body arrives, so a client that announces none, or a wrong one, cannot fill the
-memory. Raises aiohttp's own 408, 413 and 415, with a text that says what to do.
+memory. Raises aiohttp's own 408, 413 and 415, with a text that says what to do, and
+`ClientConnectionResetError` where the client is gone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import re
 from typing import TypeVar
 
-from aiohttp import hdrs, web
+from aiohttp import ClientConnectionResetError, hdrs, web
 
 from jobqueue.api.answers import JSON
 
@@ -51,6 +52,9 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
             return await _collect(request, limit)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_SECONDS:g} seconds") from None
+    except OSError as error:
+        # It broke off. What says so where an answer is written says it here too.
+        raise ClientConnectionResetError("the client is gone") from error
 
 
 def too_large(limit: int) -> web.HTTPException:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import hdrs, http_exceptions, web
+from aiohttp import ClientConnectionResetError, hdrs, http_exceptions, web
 
 from jobqueue.api.schemas import Problem, ProblemField
 from jobqueue.errors import (
@@ -122,6 +122,8 @@ TABLE: Mapping[type[Exception], Row] = {
     web.RequestPayloadError: Row(
         400, "broken-body", "The body cannot be read", detail=lambda _: "its transfer or content encoding is broken"
     ),
+    # Nobody gets this one. It is here so that a client that breaks off is no failure of ours, and none in the log.
+    ClientConnectionResetError: Row(400, "client-gone", "The client is gone", detail=lambda _: "it broke off"),
     Exception: Row(
         500, "internal-error", "Something went wrong here", detail=lambda _: "the log has it under the request id"
     ),

@@ -29,7 +29,8 @@ class ApiServer(TestServer):
     """Serves as the product does."""
 
     async def _make_runner(self, **options: Any) -> BaseRunner:
-        return ApiRunner(self.app, **options)
+        # That of the tests would end what a client leaves behind before it could be seen.
+        return ApiRunner(self.app, **options | {"handler_cancellation": False})
 
 
 @pytest.fixture

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 from structlog.testing import capture_logs
 
 from jobqueue.api import bodies
 
 Client = TestClient[web.Request, web.Application]
+WEBSOCKET = (
+    b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+)
 HEAD = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -26,6 +33,31 @@ async def connection(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader
         yield reader, writer
     finally:
         writer.close()
+
+
+def break_off(writer: asyncio.StreamWriter) -> None:
+    """End a connection by a reset, as the kernel does for a client that was killed with data unread."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def begun(client: Client) -> None:
+    """Return when the server has a request."""
+    await until(client, lambda server: server.requests_count > 0)
+
+
+async def gone(client: Client) -> None:
+    """Return when the server is done with every connection that was closed."""
+    await until(client, lambda server: not server.connections)
+
+
+async def until(client: Client, condition: Callable[[web.Server], bool]) -> None:
+    runner = cast(TestServer, client.server).runner
+    assert runner is not None
+    assert runner.server is not None
+    async with asyncio.timeout(30):
+        while not condition(runner.server):  # noqa: ASYNC110 (aiohttp sets no event for this)
+            await asyncio.sleep(0.005)
 
 
 NO_HTTP = {
@@ -84,6 +116,7 @@ async def test_a_client_that_stops_in_the_middle_ends_its_own_connection_and_no_
             writer.write(sent)
             writer.write_eof()
             assert await reader.read() == b""
+        await gone(client)
 
     assert (logged, caplog.records) == ([], [])
     assert (await client.post("/jobs", json={"type": "a"})).status == 201
@@ -121,10 +154,51 @@ async def test_many_clients_that_go_away_in_the_middle_leave_nothing_behind(clie
             async with connection(client) as (_, writer):
                 writer.write(HEAD + b'Content-Length: 100\r\n\r\n{"type"')
                 await writer.drain()
-
+        await gone(client)
         assert (await client.post("/jobs", json={"type": "a"})).status == 201
 
     assert logged == []
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/jobs/bulk", "/enqueue", "/dlq/retry", "/graphql"])
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_client_that_breaks_off_its_upload_is_no_error(
+    client: Client, path: str, reset: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capture_logs() as logged:
+        async with connection(client) as (_, writer):
+            writer.write(HEAD.replace(b"/jobs", path.encode()) + b'Content-Length: 100\r\n\r\n{"type"')
+            await begun(client)
+            if reset:
+                break_off(writer)
+        await gone(client)
+
+    assert (logged, caplog.records) == ([], [])
+
+
+async def test_a_client_that_is_gone_before_it_is_asked_for_its_body_is_no_error(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(20):
+        async with connection(client) as (_, writer):
+            writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: 100\r\n\r\n")
+            break_off(writer)
+    await gone(client)
+
+    assert caplog.records == []
+
+
+async def test_a_client_that_is_gone_before_its_websocket_is_open_is_no_error(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with capture_logs() as logged:
+        for _ in range(20):
+            async with connection(client) as (_, writer):
+                writer.write(WEBSOCKET)
+                break_off(writer)
+        await gone(client)
+
+    assert (logged, caplog.records) == ([], [])
 
 
 async def test_requests_that_come_all_at_once_are_answered_in_their_order(client: Client) -> None:
