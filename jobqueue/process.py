@@ -2,8 +2,9 @@
 
 Stopping (SIGINT, SIGTERM), in this order: `/readyz` and every enqueue answer 503 while reads go on, and whoever
 waits for a job is answered; the pool claims nothing more, running jobs get the grace period, the rest is given
-back; group commits are flushed; sockets close; then the database connection. A second signal ends the process at
-once. Exit code 0, even when a thread of a task does not return.
+back; group commits are flushed; no more connections are taken, and requests that are under way get a few seconds
+more; then the database connection closes. A second signal ends the process at once. Exit code 0, even when a thread
+of a task does not return.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from jobqueue.siblings import Place
 from jobqueue.tasks import Registry
 
 KEEPALIVE_SECONDS = 75.0
+ANSWER_SECONDS = 3.0
+"""At the end: time for requests that are under way to be answered. aiohttp lets it pass twice, the second time for
+those whose body it broke off: clients that send or read slowly hold up the end for six seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +91,12 @@ async def serving(
 async def _listen(settings: Settings, stack: AsyncExitStack, engine: Engine, *, http: bool, shared: bool) -> str | None:
     if not http and settings.port is None:
         return None
-    runner = ApiRunner(_api(settings, engine, http=http), access_log=None, keepalive_timeout=KEEPALIVE_SECONDS)
+    runner = ApiRunner(
+        _api(settings, engine, http=http),
+        access_log=None,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        shutdown_timeout=ANSWER_SECONDS,
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     port = DEFAULT_PORT if settings.port is None else settings.port

@@ -1,8 +1,8 @@
 """From a request to the bytes of its body: declared as JSON, within its size, sent in time.
 
 The size is counted while the body arrives, so a client that announces none, or a wrong one, cannot fill the
-memory. Raises aiohttp's own 408, 413 and 415, with a text that says what to do, and
-`ClientConnectionResetError` where the client is gone.
+memory. Raises aiohttp's own 408, 413 and 415, with a text that says what to do; `ClientConnectionResetError` where the
+client is gone, and `ShuttingDown` where there is no time left for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TypeVar
 from aiohttp import ClientConnectionResetError, hdrs, web
 
 from jobqueue.api.answers import JSON
+from jobqueue.errors import ShuttingDown
 
 BODY_SECONDS = 60.0
 """A body that takes longer than this to arrive holds its connection no more."""
@@ -55,6 +56,11 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
     except OSError as error:
         # It broke off. What says so where an answer is written says it here too.
         raise ClientConnectionResetError("the client is gone") from error
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        # aiohttp ends what does not arrive while it stops by putting this into the body.
+        raise ShuttingDown from None
 
 
 def too_large(limit: int) -> web.HTTPException:
@@ -74,6 +80,11 @@ def _bounded(body: B, limit: int) -> B:
     if len(body) > limit:
         raise too_large(limit)
     return body
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _declared_type(request: web.Request) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -106,6 +108,30 @@ async def test_a_coroutine_that_cannot_be_cancelled_does_not_hold_up_the_shutdow
         await eventually(lambda: _began(witness, 1), seconds=30, what="it runs")
 
         assert await service.stop(seconds=25) == 0
+
+
+async def test_clients_that_send_or_read_slowly_do_not_hold_up_the_shutdown(
+    http: aiohttp.ClientSession, settings_for: Settings
+) -> None:
+    async with ServiceProcess("api", env=settings_for(SHUTDOWN_GRACE_SECONDS="0")) as service:
+        client = Client(http, service.url)
+        for _ in range(6):
+            await client.bulk([{"type": "work", "payload": "x" * 60_000} for _ in range(10)])
+        address = urlsplit(service.url)
+        with socket.socket() as unread:
+            unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            unread.connect((address.hostname, address.port))
+            unread.sendall(b"GET /jobs HTTP/1.1\r\nHost: x\r\n\r\n")
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.write(b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            writer.write(b'Content-Length: 50\r\n\r\n{"ty')
+            assert (await client.get("/livez"))[0] == 200  # and by now both of them are under way
+
+            code = await service.stop(seconds=20)
+
+        assert code == 0
+        assert b"HTTP/1.1 503" in await reader.readline()
+        writer.close()
 
 
 async def test_while_stopping_enqueues_are_refused_and_reading_goes_on(

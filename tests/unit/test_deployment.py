@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from jobqueue.api.graphql.sockets import CLOSE_SECONDS
+from jobqueue.app import FLUSH_SECONDS
+from jobqueue.child import CLOSING_SECONDS
+from jobqueue.process import ANSWER_SECONDS
 from jobqueue.settings import PREFIX, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +39,12 @@ def test_a_container_may_take_longer_to_stop_than_its_running_jobs_may(services:
     grace = Settings.model_fields["shutdown_grace_seconds"].default
 
     for name in ("api", "worker"):
-        assert int(services[name]["stop_grace_period"].removesuffix("s")) > grace
+        given = int(services[name]["stop_grace_period"].removesuffix("s"))
+        assert given > grace + FLUSH_SECONDS + CLOSING_SECONDS
+
+
+def test_connections_are_closed_within_the_time_that_a_process_has_for_closing() -> None:
+    assert CLOSE_SECONDS + 2 * ANSWER_SECONDS < CLOSING_SECONDS
 
 
 def test_services_wait_for_a_replica_set_that_has_a_primary(services: dict[str, dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ are closed with 1001 before the service stops listening.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from datetime import timedelta
 from json import JSONDecodeError
@@ -76,8 +77,11 @@ class Sockets(GraphQLView[Context, None]):
         return await self.run(request)
 
     async def close(self, app: web.Application) -> None:
-        """Close all sockets, for the end of the application."""
-        await asyncio.gather(*(each.close(code=WSCloseCode.GOING_AWAY) for each in list(self._open)))
+        """Close all sockets, for the end of the application. Who does not read is not waited for: its socket is broken
+        off."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.gather(*(each.close(code=WSCloseCode.GOING_AWAY) for each in list(self._open)))
 
     async def create_websocket_response(self, request: web.Request, subprotocol: str | None) -> web.WebSocketResponse:
         response = web.WebSocketResponse(

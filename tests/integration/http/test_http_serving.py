@@ -1,17 +1,22 @@
-"""The table before aiohttp's router makes no difference but in time."""
+"""The table before aiohttp's router makes no difference but in time, and a server stops whatever its clients do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from jobqueue.api.graphql import sockets
 from jobqueue.api.routes import build_api
-from jobqueue.api.serving import SHORTCUTS
+from jobqueue.api.serving import SHORTCUTS, ApiRunner
 from jobqueue.clock import ServerClock
-from jobqueue.service import JobService
+from jobqueue.service import JobService, NewJob
 
 Client = TestClient[web.Request, web.Application]
 
@@ -57,6 +62,60 @@ async def test_an_answer_is_the_same_with_the_table_and_without(
         ]
 
     assert by_table == by_router
+
+
+@asynccontextmanager
+async def stopped(service: JobService) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that reads little to a server that is stopped when the block is left."""
+    runner = ApiRunner(build_api(service, clock=ServerClock()), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    sock.connect(runner.addresses[0])
+    reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
+    yield reader, writer
+    async with asyncio.timeout(30):
+        await runner.cleanup()
+    writer.close()
+
+
+async def test_a_body_that_is_on_its_way_when_the_server_stops_is_refused_in_time(service: JobService) -> None:
+    async with stopped(service) as (reader, writer):
+        writer.write(b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        writer.write(b"Expect: 100-continue\r\nContent-Length: 50\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    answer = await reader.readuntil(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"Retry-After" in answer
+
+
+async def test_a_websocket_whose_client_does_not_read_does_not_keep_the_server_from_stopping(
+    service: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "CLOSE_SECONDS", 0.1)
+    await service.enqueue_many([NewJob(type="a", payload="x" * 60_000) for _ in range(60)])
+
+    async with stopped(service) as (reader, writer):
+        writer.write(
+            b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+        )
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        send(writer, {"type": "connection_init"})
+        await reader.readuntil(b"connection_ack")
+        for number in range(3):
+            send(writer, {"id": str(number), "type": "subscribe", "payload": {"query": "{Jobs{payload}}"}})
+        await reader.readuntil(b'"next"')
+
+
+def send(writer: asyncio.StreamWriter, message: object) -> None:
+    """One short message of a websocket's client, masked with zeros."""
+    text = json.dumps(message).encode()
+    assert len(text) < 126
+    writer.write(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
 
 
 async def test_every_route_without_a_parameter_is_in_the_table(client: Client) -> None:
