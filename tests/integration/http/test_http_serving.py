@@ -92,7 +92,7 @@ async def test_a_body_that_is_on_its_way_when_the_server_stops_is_refused_in_tim
 
 
 async def test_a_websocket_whose_client_does_not_read_does_not_keep_the_server_from_stopping(
-    service: JobService, monkeypatch: pytest.MonkeyPatch
+    service: JobService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sockets, "CLOSE_SECONDS", 0.1)
     await service.enqueue_many([NewJob(type="a", payload="x" * 60_000) for _ in range(60)])
@@ -109,6 +109,8 @@ async def test_a_websocket_whose_client_does_not_read_does_not_keep_the_server_f
         for number in range(3):
             send(writer, {"id": str(number), "type": "subscribe", "payload": {"query": "{Jobs{payload}}"}})
         await reader.readuntil(b'"next"')
+
+    assert caplog.records == []
 
 
 def send(writer: asyncio.StreamWriter, message: object) -> None:
