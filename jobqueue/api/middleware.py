@@ -11,6 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from jobqueue.api.answers import problem_answer
 from jobqueue.api.errors import row_of
+from jobqueue.api.serving import Refuse
 from jobqueue.errors import QueueFull
 from jobqueue.job import NAME_PATTERN
 
@@ -47,6 +48,21 @@ def answer_all(random: Random) -> Middleware:
         return response
 
     return answer
+
+
+def refuse_all(random: Random) -> Refuse:
+    """Answer exceptions that `answer_all` does not meet, such as those about what is no HTTP, in the same way. Nothing
+    more is read from their connections."""
+
+    def refuse(error: Exception, instance: str) -> web.Response:
+        request_id = f"{random.getrandbits(64):016x}"
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        response = problem_answer(error, instance=instance, request_id=request_id)
+        response.headers.update({REQUEST_ID_HEADER: request_id, OPTIONS_HEADER: "nosniff", hdrs.SERVER: "jobqueue"})
+        response.force_close()
+        return response
+
+    return refuse
 
 
 def _refuse_other_sites(request: web.Request) -> None:

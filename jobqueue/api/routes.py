@@ -25,7 +25,7 @@ from jobqueue.api.graphql.requests import GraphQLAnswer, GraphQLBody, execute_gr
 from jobqueue.api.graphql.sockets import Sockets
 from jobqueue.api.handlers import API, Api, Limits
 from jobqueue.api.idempotency import KEY_HEADER, REPLAYED_HEADER
-from jobqueue.api.middleware import answer_all
+from jobqueue.api.middleware import answer_all, refuse_all
 from jobqueue.api.negotiation import TEXTS
 from jobqueue.api.openapi import Reply, build_openapi
 from jobqueue.api.queries import empty_query, read_query
@@ -54,7 +54,7 @@ from jobqueue.api.schemas import (
     WorkerView,
 )
 from jobqueue.api.server_log import server_log
-from jobqueue.api.serving import SHORTCUTS, Respond
+from jobqueue.api.serving import REFUSE, SHORTCUTS, Respond
 from jobqueue.clock import Clock
 from jobqueue.job import JobView, LogLine
 from jobqueue.prometheus import PrometheusMetrics
@@ -416,7 +416,8 @@ def _api(service: JobService, clock: Clock, limits: Limits | None, metrics: Prom
 
 
 def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) -> web.Application:
-    answer = answer_all(random or Random(os.urandom(16)))
+    random = random or Random(os.urandom(16))
+    answer = answer_all(random)
     app = web.Application(
         middlewares=[answer],
         client_max_size=api.limits.max_bulk_bytes,
@@ -429,6 +430,7 @@ def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) 
         (each.method, each.path): partial(answer, handler=each.bind_without_query(api)) for each in plain
     }
     app[SHORTCUTS] = shortcuts
+    app[REFUSE] = refuse_all(random)
     for route in routes:
         _add(app, route.method, route.path, route.bind(api))
     return app

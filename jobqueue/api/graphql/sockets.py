@@ -96,6 +96,7 @@ class Sockets(GraphQLView[Context, None]):
             max_msg_size=request.app[API].limits.max_payload_bytes,
             compress=False,
         )
+        response.headers[hdrs.SERVER] = "jobqueue"  # the middleware is too late for this one
         await response.prepare(request)
         self._open.add(response)
         return response

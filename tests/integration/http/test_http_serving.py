@@ -103,7 +103,9 @@ async def test_a_websocket_whose_client_does_not_read_does_not_keep_the_server_f
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
         )
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        shaken = await reader.readuntil(b"\r\n\r\n")
+        assert shaken.startswith(b"HTTP/1.1 101")
+        assert b"Server: jobqueue\r\n" in shaken
         send(writer, {"type": "connection_init"})
         await reader.readuntil(b"connection_ack")
         for number in range(3):

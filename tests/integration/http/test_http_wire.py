@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -82,6 +84,9 @@ NO_HTTP = {
 }
 
 
+QUOTED = re.compile(r"\bb['\"]|bytearray|xxx|\\x")
+"""What shows that an answer has bytes of its request in it."""
+
 UNFINISHED = {
     "nothing": b"",
     "only line ends": b"\r\n" * 1000,
@@ -101,8 +106,13 @@ async def test_what_is_no_http_is_refused_and_its_connection_closed(
             writer.write(sent)
             answer = await reader.read()
 
-    assert answer.split(b" ", 2)[1] == b"400"
-    assert b"Traceback" not in answer
+    head, body = answer.split(b"\r\n\r\n")
+    assert head.split(b" ", 2)[1] == b"400"
+    assert {b"Server: jobqueue", b"Content-Type: application/problem+json"} <= set(head.splitlines())
+    assert b"X-Request-Id" in head
+    problem = json.loads(body)
+    assert (problem["title"], problem["status"]) == ("Bad Request", 400)
+    assert not QUOTED.search(problem["detail"])
     assert {(record.levelname, record.exc_info) for record in caplog.records} <= {("INFO", None)}
     assert (await client.post("/jobs", json={"type": "a"})).status == 201
 
