@@ -10,12 +10,14 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import core_schema
 
+from jobqueue.api.middleware import SAFE_METHODS
 from jobqueue.api.schemas import Problem
 
 REF_TEMPLATE = "#/components/schemas/{model}"
 
 PROBLEMS: Mapping[int, str] = {
     400: "The input is not valid: `errors` says where and why",
+    403: "A browser sent it for a page of another site",
     404: "There is no such job",
     408: "The body did not arrive in time",
     409: "The job is in a state, or exists already, that forbids this",
@@ -23,10 +25,9 @@ PROBLEMS: Mapping[int, str] = {
     415: "Not declared as something that is taken here",
     422: "The idempotency key stands for another request",
     429: "More is enqueued than may be in a second; `Retry-After` says when to try again",
-    500: "Something went wrong here; the log has it under the request id",
     503: "Stopping, too busy, or without its database; `Retry-After` says when to try again",
 }
-
+ANY_OTHER = "Any other refusal: `status` and `title` say which. From 500 on the log has more, under `requestId`"
 
 RETRY_AFTER = ("Retry-After", "seconds", "integer")
 PROBLEM_HEADERS: Mapping[int, Sequence[tuple[str, str, str]]] = {
@@ -115,12 +116,13 @@ def _operation(route: Described, schemas: _Schemas) -> dict[str, Any]:
 
 def _responses(route: Described, schemas: _Schemas) -> dict[str, Any]:
     responses = {str(status): _reply(reply, schemas) for status, reply in route.replies.items()}
-    for status in route.problems:
-        problem = _problem(status, schemas)
+    from_any_site = route.method in SAFE_METHODS
+    for status in route.problems if from_any_site else sorted([*route.problems, 403]):
+        problem = _problem(schemas, PROBLEMS[status], PROBLEM_HEADERS.get(status, ()))
         # A status may have two shapes, told apart by their media types.
         answer = responses.setdefault(str(status), problem)
         answer["content"] = answer.get("content", {}) | problem["content"]
-    return responses | {"default": _problem(500, schemas)}
+    return responses | {"default": _problem(schemas, ANY_OTHER)}
 
 
 def _reply(reply: Reply, schemas: _Schemas) -> dict[str, Any]:
@@ -136,12 +138,11 @@ def _reply(reply: Reply, schemas: _Schemas) -> dict[str, Any]:
     return described
 
 
-def _problem(status: int, schemas: _Schemas) -> dict[str, Any]:
+def _problem(schemas: _Schemas, description: str, headers: Sequence[tuple[str, str, str]] = ()) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "description": PROBLEMS[status],
+        "description": description,
         "content": {"application/problem+json": {"schema": schemas.of(Problem, "serialization")}},
     }
-    headers = PROBLEM_HEADERS.get(status)
     if headers:
         described["headers"] = {name: {"description": text, "schema": {"type": kind}} for name, text, kind in headers}
     return described

@@ -67,7 +67,7 @@ Handler = Callable[[Api, web.Request, Q], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route(Generic[Q]):
     """One route. `body` maps the media types it takes to their shapes, `headers` has those that it reads, and
-    `problems` lists how it may refuse besides 500, which any may."""
+    `problems` lists how it may refuse besides 403 and 500, which any may that changes something, and any at all."""
 
     method: str
     path: str

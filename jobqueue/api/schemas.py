@@ -177,8 +177,9 @@ Key = Annotated[
 PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)]
 DelaySeconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
 QueryStatus = Annotated[Status, Field(strict=False)]
-QueryLimit = Annotated[int, BeforeValidator(_parse_whole_number), Field(ge=1, le=MAX_PAGE)]
-QueryWait = Annotated[float, BeforeValidator(_parse_number), Field(ge=0, le=MAX_WAIT_SECONDS)]
+# The bounds first: behind a validator pydantic no longer describes them as those of a number.
+QueryLimit = Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_parse_whole_number)]
+QueryWait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS), BeforeValidator(_parse_number)]
 QueryCursor = Annotated[int, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string"})]
 
 

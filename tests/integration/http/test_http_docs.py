@@ -91,6 +91,28 @@ async def test_what_a_live_process_is_is_said_where_they_are_listed(document: Do
     assert said in " ".join(graphql.split())
 
 
+async def test_the_bounds_of_a_query_parameter_are_described_in_words_of_json_schema(document: Document) -> None:
+    schemas = {
+        parameter["name"]: parameter["schema"]
+        for path in ("/jobs", "/jobs/{id}")
+        for parameter in document["paths"][path]["get"]["parameters"]
+    }
+
+    assert schemas["limit"] == {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
+    assert schemas["wait"] == {"type": "number", "minimum": 0, "maximum": 60, "default": 0.0}
+
+
+async def test_what_pages_of_other_sites_may_not_do_is_described_as_refused(document: Document) -> None:
+    refused = {
+        (method, path)
+        for path, item in document["paths"].items()
+        for method in item
+        if "403" in item[method]["responses"]
+    }
+
+    assert refused == {(route.method.lower(), route.path) for route in ROUTES if route.method != hdrs.METH_GET}
+
+
 def schema_of(document: Document, method: str, path: str, response: Any) -> dict[str, Any]:
     """The schema that the document promises for this answer."""
     described = document["paths"][path][method.lower()]["responses"][str(response.status)]
