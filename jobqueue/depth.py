@@ -108,7 +108,8 @@ class Depth:
     def _refusal(self, waiting: int, jobs: int) -> str:
         if jobs > self._limit:
             return f"{jobs} jobs at once are more than may wait {self._where}: {self._limit}"
-        return f"{waiting} jobs wait {self._where}, and no more than {self._limit} may"
+        wanted = f"; {jobs} more are wanted" if jobs > 1 else ""
+        return f"{waiting} jobs wait {self._where}, and no more than {self._limit} may{wanted}"
 
     def _next_count_seconds(self) -> int:
         return max(1, math.ceil(self._expires - self._clock.monotonic()))

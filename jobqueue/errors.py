@@ -41,12 +41,23 @@ class FieldProblem:
     pointer: str
     detail: str
 
+    def __str__(self) -> str:
+        return f"{self.pointer or 'body'}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderProblem(FieldProblem):
+    """The same about a header, which no pointer can name: its detail does."""
+
+    def __str__(self) -> str:
+        return self.detail
+
 
 class InvalidJob(JobQueueError):
     """The input cannot become a job. `problems` lists everything that is wrong with it."""
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
-        super().__init__("; ".join(f"{p.pointer or 'body'}: {p.detail}" for p in problems))
+        super().__init__("; ".join(map(str, problems)))
         self.problems = tuple(problems)
 
 

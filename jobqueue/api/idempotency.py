@@ -11,7 +11,7 @@ import re
 
 from aiohttp import web
 
-from jobqueue.errors import FieldProblem, InvalidJob
+from jobqueue.errors import FieldProblem, HeaderProblem, InvalidJob
 from jobqueue.idempotency import Enqueued
 from jobqueue.job import MAX_KEY_LENGTH
 from jobqueue.service import JobService, NewJob
@@ -66,4 +66,4 @@ def _parse(text: str) -> str:
 
 
 def _wrong(detail: str) -> InvalidJob:
-    return InvalidJob([FieldProblem("", f"the header {KEY_HEADER} {detail}")])
+    return InvalidJob([HeaderProblem("", f"the header {KEY_HEADER} {detail}")])

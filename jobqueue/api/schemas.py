@@ -46,6 +46,7 @@ from jobqueue.job import (
     JobView,
     JsonValue,
     Status,
+    to_rfc3339,
 )
 from jobqueue.repository import WORKER_SILENCE_SECONDS, DatabaseState, JobFilter, QueueCount, WorkerRecord
 from jobqueue.service import NewJob
@@ -126,19 +127,19 @@ def _parse_timestamp(value: Any) -> datetime:
     except ValueError:
         raise _problem("timestamp", "is no time that exists") from None
     if not EPOCH <= moment <= LAST_INSTANT:
-        raise _problem("timestamp", "must be between the years 1970 and 9999")
+        raise _problem("timestamp", f"must be between {to_rfc3339(EPOCH)} and {to_rfc3339(LAST_INSTANT)}")
     return moment.astimezone(UTC)
 
 
-def _parse_whole_number(value: Any) -> int:
+def _parse_limit(value: Any) -> int:
     if not WHOLE_NUMBER.fullmatch(value):
-        raise _problem("number", "must be a whole number")
+        raise _problem("number", f"must be a whole number from 1 to {MAX_PAGE}")
     return int(value)
 
 
-def _parse_number(value: Any) -> float:
+def _parse_wait(value: Any) -> float:
     if not NUMBER.fullmatch(value):
-        raise _problem("number", "must be a number of seconds, such as 2.5")
+        raise _problem("number", f"must be a number of seconds from 0 to {MAX_WAIT_SECONDS}, such as 2.5")
     return float(value)
 
 
@@ -178,8 +179,8 @@ PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf
 DelaySeconds = Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)]
 QueryStatus = Annotated[Status, Field(strict=False)]
 # The bounds first: behind a validator pydantic no longer describes them as those of a number.
-QueryLimit = Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_parse_whole_number)]
-QueryWait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS), BeforeValidator(_parse_number)]
+QueryLimit = Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_parse_limit)]
+QueryWait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS), BeforeValidator(_parse_wait)]
 QueryCursor = Annotated[int, BeforeValidator(_parse_cursor), WithJsonSchema({"type": "string"})]
 
 

@@ -69,6 +69,14 @@ async def test_there_is_room_up_to_the_limit_and_not_one_more(clock: HandClock) 
         depth.let_in(1)
 
 
+async def test_who_is_refused_several_is_told_how_many_there_are_and_how_many_would_come(clock: HandClock) -> None:
+    depth = depth_of(Counted(clock, waiting=20), 30)
+    await depth.refresh()
+
+    with pytest.raises(QueueFull, match=r"^20 jobs wait here, and no more than 30 may; 21 more are wanted$"):
+        depth.let_in(21)
+
+
 async def test_it_is_counted_once_a_second_however_many_ask(clock: HandClock) -> None:
     counted = Counted(clock, waiting=10)
     depth = depth_of(counted, 10)

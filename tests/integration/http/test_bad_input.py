@@ -126,6 +126,12 @@ SHAPES = [
     posting("a wrong fault", {"type": "a", "fault": {"failures": "2"}}, "/fault/failures"),
     posting("a typo in a fault", {"type": "a", "fault": {"fail": 1}}, "/fault/fail", "is no field"),
     posting("a fault where there are none", {"type": "a", "fault": {"failures": 1}}, "/fault", "JOBQUEUE_FAULTS"),
+    posting(
+        "the very end of time",
+        {"type": "a", "runAt": "9999-12-31T00:00:00.001Z"},
+        "/runAt",
+        "between 1970-01-01T00:00:00.000Z and 9999-12-31T00:00:00.000Z",
+    ),
     posting("two times", {"type": "a", "runAt": "2030-01-01T00:00:00Z", "delaySeconds": 1}, "/runAt", "exclude"),
     posting("two times, snake", {"type": "a", "run_at": "2030-01-01T00:00:00Z", "delay_seconds": 1}, "/run_at"),
     posting("one key twice", b'{"type": "a", "type": "a"}', "/type", "more than once"),
@@ -224,7 +230,8 @@ REDRIVE = [
     )
 ]
 QUERIES = [
-    *(query(f"/jobs?limit={value}", "/limit") for value in ("0", "501", "-1", "5.0", "1e2", "%205", "", "x", "9" * 99)),
+    *(query(f"/jobs?limit={value}", "/limit") for value in ("0", "501", "5.0", "1e2", "%205", "", "9" * 99)),
+    *(query(f"/jobs?limit={value}", "/limit", "from 1 to 500") for value in ("-1", "x")),
     query("/jobs?limit=5&limit=6", "/limit", "more than once"),
     query("/jobs?Limit=5", "/Limit", "is no field"),
     query("/jobs?status=running", "/status", "'pending'"),
@@ -246,7 +253,7 @@ QUERIES = [
     query("/jobs?offset=5", "/offset", "is no field"),
     query("/jobs?%00=5", "/\0", "NUL"),
     query("/jobs/a?wait=61", "/wait"),
-    query("/jobs/a?wait=-1", "/wait"),
+    query("/jobs/a?wait=-1", "/wait", "from 0 to 60"),
     query("/jobs/a?wait=nan", "/wait", "number of seconds"),
     query("/jobs/a?wait=inf", "/wait"),
     query("/jobs/a?wait=", "/wait"),
