@@ -10,6 +10,10 @@ from jobqueue import __version__
 from jobqueue.logs import mask_credentials
 
 EXAMPLE = {"type": "email", "payload": {"to": "user@example.com", "subject": "Welcome", "body": "Hello!"}}
+PAGES = {"documentation": "/docs"}
+PAGES_OF_A_WORKER = {"metrics": "/metrics", "liveness": "/livez", "readiness": "/readyz"}
+"""A process without the whole API shows only how it is."""
+
 FILL_IN = "<payload>"
 """The payload of an example whose task takes one, which only its author knows."""
 
@@ -25,11 +29,13 @@ def compose(
     database: str,
     simulate: bool,
     example: Mapping[str, Any] | None,
+    pages: Mapping[str, str],
     processes: int = 1,
 ) -> str:
-    """The banner. `example` is the job to post in the calls, if there are to be any; no job should have its id yet."""
+    """The banner. `example` is the job to post in the calls, if there are to be any; no job should have its id yet.
+    `pages` are the paths to look at below `base_url`, by what is there."""
     several = f", in {processes} processes" if processes > 1 else ""
-    paragraphs = [f"jobqueue {__version__} is ready{several}.", _places(base_url, mongodb_uri, database)]
+    paragraphs = [f"jobqueue {__version__} is ready{several}.", _places(base_url, pages, mongodb_uri, database)]
     if simulate:
         paragraphs.append(_SIMULATION)
     if base_url and example is not None:
@@ -37,8 +43,9 @@ def compose(
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _places(base_url: str | None, mongodb_uri: str, database: str) -> str:
-    lines = [f"  HTTP     {base_url}  (documentation: {base_url}/docs)"] if base_url else []
+def _places(base_url: str | None, pages: Mapping[str, str], mongodb_uri: str, database: str) -> str:
+    named = ", ".join(f"{what}: {base_url}{path}" for what, path in pages.items())
+    lines = [f"  HTTP     {base_url}  ({named})"] if base_url else []
     return "\n".join([*lines, f"  MongoDB  mongosh '{mask_credentials(mongodb_uri)}', then: use {database}"])
 
 

@@ -263,6 +263,7 @@ def _announcer(
                 database=settings.database,
                 simulate=simulate,
                 example=example_of(registry, simulate=simulate) if roles.http else None,
+                pages=banner.PAGES if roles.http else banner.PAGES_OF_A_WORKER,
                 processes=settings.processes,
             )
         )

@@ -73,7 +73,7 @@ LINKS = {
     "docs": "/docs",
     "graphiql": "/graphiql",
 }
-"""Where everything is, for `GET /`."""
+"""Where everything is, for `GET /`; a process that serves only some of it names only that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,7 @@ class Api:
     limits: Limits
     openapi: bytes
     metrics: PrometheusMetrics
+    links: Mapping[str, str]
 
 
 API = web.AppKey("api", Api)
@@ -209,7 +210,7 @@ async def show_metrics(api: Api, request: web.Request, query: NoQuery) -> web.Re
 
 
 async def show_index(api: Api, request: web.Request, query: NoQuery) -> web.Response:
-    return answer(Index(name="jobqueue", version=__version__, links=LINKS))
+    return answer(Index(name="jobqueue", version=__version__, links=api.links))
 
 
 async def show_liveness(api: Api, request: web.Request, query: NoQuery) -> web.Response:

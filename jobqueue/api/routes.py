@@ -23,7 +23,7 @@ from jobqueue.api.bodies import NDJSON_TYPE
 from jobqueue.api.graphql import page as graphiql
 from jobqueue.api.graphql.requests import GraphQLAnswer, GraphQLBody, execute_graphql
 from jobqueue.api.graphql.sockets import Sockets
-from jobqueue.api.handlers import API, Api, Limits
+from jobqueue.api.handlers import API, LINKS, Api, Limits
 from jobqueue.api.idempotency import KEY_HEADER, REPLAYED_HEADER
 from jobqueue.api.middleware import answer_all, refuse_all
 from jobqueue.api.negotiation import TEXTS
@@ -67,7 +67,7 @@ Handler = Callable[[Api, web.Request, Q], Awaitable[web.StreamResponse]]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route(Generic[Q]):
     """One route. `body` maps the media types it takes to their shapes, `headers` has those that it reads, and
-    `problems` lists how it may refuse besides 403 and 500, which any may that changes something, and any at all."""
+    `problems` lists how it may refuse, besides 403, as all do that change something, and 500, as any may."""
 
     method: str
     path: str
@@ -105,6 +105,7 @@ class Route(Generic[Q]):
 
 HEALTH = "health"
 METRICS = "metrics"
+INDEX_PATH = "/"
 GRAPHQL_PATH = "/graphql"
 LINK = {"Link": 'where the next page is, `rel="next"`; absent on the last one'}
 KEYED = {KEY_HEADER: "who repeats a request with the same key gets the first answer again; kept as long as the job"}
@@ -319,7 +320,7 @@ ROUTES: Sequence[Route[Any]] = (
     ),
     Route(
         method="GET",
-        path="/",
+        path=INDEX_PATH,
         handler=handlers.show_index,
         query=NoQuery,
         summary="Show what is here",
@@ -400,18 +401,27 @@ def build_api(
 def build_health_api(
     service: JobService, *, clock: Clock, random: Random | None = None, metrics: PrometheusMetrics | None = None
 ) -> web.Application:
-    """Only the routes by which others see whether the process lives and is ready, and what it does."""
-    watched = [route for route in ROUTES if route.tag in (HEALTH, METRICS)]
-    return _application(watched, _api(service, clock, None, metrics), random)
+    """Only the routes by which others see whether the process lives and is ready, and what it does; and the index of
+    these."""
+    watched = [route for route in ROUTES if route.tag in (HEALTH, METRICS) or route.path == INDEX_PATH]
+    links = {name: path for name, path in LINKS.items() if path in {route.path for route in watched}}
+    return _application(watched, _api(service, clock, None, metrics, links), random)
 
 
-def _api(service: JobService, clock: Clock, limits: Limits | None, metrics: PrometheusMetrics | None) -> Api:
+def _api(
+    service: JobService,
+    clock: Clock,
+    limits: Limits | None,
+    metrics: PrometheusMetrics | None,
+    links: Mapping[str, str] = LINKS,
+) -> Api:
     return Api(
         service=service,
         clock=clock,
         limits=limits or Limits(),
         openapi=to_json(build_openapi(ROUTES, version=__version__)),
         metrics=metrics or PrometheusMetrics(),
+        links=links,
     )
 
 

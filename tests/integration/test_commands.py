@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from processes import PROGRAM
@@ -120,6 +121,21 @@ def test_api_and_worker_join_the_server_of_the_folder(start: Start) -> None:
         while not (line := joined.stdout.readline()).startswith("  MongoDB"):
             assert line, joined.communicate()
         assert uri in line
+
+
+def test_every_address_in_the_banner_of_a_worker_is_there(start: Start) -> None:
+    banner_of(start("serve", "--port", "0"))
+    worker = start("worker", "--port", "0", JOBQUEUE_SIMULATE="true")
+    assert worker.stdout is not None
+    while not (line := worker.stdout.readline()).startswith("  HTTP"):
+        assert line, worker.communicate()
+
+    addresses = re.findall(r"http://[^\s,)]+", line)
+
+    assert len(addresses) == 4
+    for address in addresses:
+        with urlopen(address, timeout=60) as answer:
+            assert answer.status == 200
 
 
 @pytest.mark.parametrize("command", ["api", "worker"])

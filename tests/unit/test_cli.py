@@ -156,6 +156,7 @@ def test_the_banner_masks_credentials_and_says_what_simulation_means() -> None:
         database="jobs",
         simulate=True,
         example={"id": "first-1", **banner.EXAMPLE},
+        pages=banner.PAGES,
     )
 
     assert "mongosh 'mongodb://***@db/?w=1', then: use jobs" in text
@@ -182,13 +183,21 @@ def test_the_banner_says_what_is_to_be_filled_in() -> None:
         database="jobs",
         simulate=False,
         example={"id": "first-1", "type": "add", "payload": banner.FILL_IN},
+        pages=banner.PAGES,
     )
 
     assert 'Try it, with what the task takes in place of "<payload>":' in text
 
 
 def test_the_banner_of_a_process_without_http_offers_no_calls() -> None:
-    text = banner.compose(base_url=None, mongodb_uri="mongodb://db", database="jobs", simulate=False, example=None)
+    text = banner.compose(
+        base_url=None,
+        mongodb_uri="mongodb://db",
+        database="jobs",
+        simulate=False,
+        example=None,
+        pages=banner.PAGES_OF_A_WORKER,
+    )
 
     assert "http://" not in text
     assert "curl" not in text

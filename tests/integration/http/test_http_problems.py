@@ -106,6 +106,8 @@ async def test_a_process_without_the_api_still_shows_its_health(service: JobServ
     async with TestClient(TestServer(app)) as client:
         for path in ("/livez", "/readyz", "/healthz"):
             assert (await client.get(path)).status == 200
+        links = (await (await client.get("/")).json())["links"]
+        assert links == {"self": "/", "metrics": "/metrics", "liveness": "/livez", "readiness": "/readyz"}
         jobs.broken = Unavailable("gone")
         assert (await problem_of(await client.get("/readyz")))["status"] == 503
         assert (await problem_of(await client.get("/jobs")))["status"] == 404
