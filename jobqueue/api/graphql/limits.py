@@ -1,4 +1,4 @@
-"""How large an operation may be: tokens, depth, aliases, and how many of its fields list or count jobs.
+"""How large an operation may be: tokens, depth, aliases, and how many of its fields list something or count jobs.
 
 An operation is weighed with its fragments spread out, each fragment once, so that the time this takes is linear
 in the length of the document, however often its fragments use each other.
@@ -32,7 +32,7 @@ MAX_DEPTH = 8
 MAX_ALIASES = 50
 MAX_LISTS = 5
 
-LISTS = frozenset({"Jobs", "jobsConnection", "JobStatus", "Queues", "Workers"})
+LISTS = frozenset({"Jobs", "jobsConnection", "JobLogs", "JobStatus", "Queues", "Workers"})
 """Fields that cost the store more than a look at one job."""
 
 

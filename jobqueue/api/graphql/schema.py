@@ -29,6 +29,7 @@ from jobqueue.api.graphql.types import (
     JobConnection,
     JobState,
     JobStatus,
+    LogLine,
     Queue,
     RetriedDeadLetters,
     Worker,
@@ -56,6 +57,10 @@ class Query:
         except JobNotFound:
             return None
         return Job.of(job) if job is not None else None
+
+    @strawberry.field(name="JobLogs", description="What the attempts of a job logged, the oldest line first.")
+    async def job_logs(self, info: Info, id: str) -> list[LogLine]:
+        return [LogLine.of(line) for line in await info.context.service.logs(possible_id(id))]
 
     @strawberry.field(name="JobStatus", description="How many jobs stand where. Costs what it counts.")
     async def job_status(self, info: Info) -> JobStatus:

@@ -82,6 +82,35 @@ class Progress:
         return cls(percent=_finite(progress.percent), message=progress.message)
 
 
+@strawberry.type(description="How long a job waits after a failed attempt, where it differs from its task.")
+class Backoff:
+    base_seconds: float | None
+    max_seconds: float | None
+
+    @classmethod
+    def of(cls, backoff: model.Backoff) -> Backoff:
+        return cls(base_seconds=_finite(backoff.base_seconds), max_seconds=_finite(backoff.max_seconds))
+
+
+@strawberry.type(description="One line that an attempt logged.")
+class LogLine:
+    at: Timestamp
+    attempt: int
+    level: str
+    message: str
+    fields: JSON
+
+    @classmethod
+    def of(cls, line: model.LogLine) -> LogLine:
+        return cls(
+            at=_time(line.at),
+            attempt=_int32(line.attempt),
+            level=line.level,
+            message=line.message,
+            fields=JSON(line.fields),
+        )
+
+
 @strawberry.type(description="A job.")
 class Job:
     id: strawberry.ID
@@ -99,6 +128,8 @@ class Job:
     lease: Lease | None
     run_at: Timestamp = strawberry.field(description="Not before this time.")
     timeout_seconds: float | None
+    backoff: Backoff | None
+    fault: JSON | None = strawberry.field(description="How it fails on purpose.")
     created_at: Timestamp
     updated_at: Timestamp
     started_at: Timestamp | None
@@ -125,6 +156,8 @@ class Job:
             lease=Lease.of(job.lease) if job.lease is not None else None,
             run_at=_time(job.run_at),
             timeout_seconds=_finite(job.timeout_seconds),
+            backoff=Backoff.of(job.backoff) if job.backoff is not None else None,
+            fault=JSON(job.fault) if job.fault is not None else None,
             created_at=_time(job.created_at),
             updated_at=_time(job.updated_at),
             started_at=_optional_time(job.started_at),

@@ -14,7 +14,7 @@ from jobqueue.api.errors import TABLE
 from jobqueue.api.graphql.errors import CODES
 from jobqueue.api.graphql.types import STATES, JobState
 from jobqueue.errors import OutcomeUnknown, QueueFull, Unavailable
-from jobqueue.job import Backoff, Lease, LeaseId, Status, WorkerId
+from jobqueue.job import Backoff, Lease, LeaseId, LogLine, Status, WorkerId
 from jobqueue.repository import WorkerRecord
 from jobqueue.service import JobService
 
@@ -91,6 +91,31 @@ async def test_every_argument_arrives(client: Client) -> None:
     }  # fmt: skip
 
     assert (await data(client, ENQUEUE_ALL, **sent))["Enqueue"] == sent
+
+
+async def test_how_a_job_waits_and_fails_on_purpose_is_shown_as_by_rest(client: Client, jobs: MemoryJobs) -> None:
+    await client.post("/jobs", json={"id": "a", "backoff": {"baseSeconds": 2.5}})
+    jobs.put("a", fault={"failures": 1})
+
+    answer = await data(client, '{ Job(id: "a") { backoff { baseSeconds maxSeconds } fault } }')
+
+    assert answer["Job"] == {"backoff": {"baseSeconds": 2.5, "maxSeconds": None}, "fault": {"failures": 1}}
+
+
+async def test_the_log_of_a_job_is_that_of_rest(client: Client, jobs: MemoryJobs) -> None:
+    await client.post("/jobs", json={"id": "a"})
+    moment = jobs.jobs["a"].created_at
+    jobs.lines["a"] = [LogLine(at=moment, attempt=1, level="info", message="m", fields={"n": [1, None]})]
+
+    answer = await data(client, '{ JobLogs(id: "a") { at attempt level message fields } }')
+
+    assert answer["JobLogs"] == await (await client.get("/jobs/a/logs")).json()
+
+
+async def test_the_log_of_no_job_is_not_found(client: Client) -> None:
+    refused = await error(client, '{ JobLogs(id: "a") { message } }')
+
+    assert refused["extensions"]["code"] == "NOT_FOUND"
 
 
 async def test_what_is_null_or_left_out_has_its_default(client: Client) -> None:
