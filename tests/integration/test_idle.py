@@ -24,7 +24,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def test_a_hundred_idle_slots_cost_fewer_than_five_commands_a_second(
+async def test_a_hundred_idle_slots_cost_about_four_commands_a_second(
     stack: AsyncExitStack, server_uri: str, database_name: str
 ) -> None:
     registry = Registry()
@@ -42,4 +42,7 @@ async def test_a_hundred_idle_slots_cost_fewer_than_five_commands_a_second(
         await asyncio.sleep(WATCHED_SECONDS)  # the cost of a stretch of time needs one to pass
 
     assert commands, "nothing was counted: the listener is not attached"
-    assert len(commands) < 5 * WATCHED_SECONDS, by_name(commands)
+    # Each second one look for what waits, one for what is due, one at the signals, and now and then what was heard of.
+    assert len(commands) <= 4.2 * WATCHED_SECONDS, by_name(commands)  # 3.6 to 3.8 when this was written
+    looks = [command for command in commands if command.filters[0].get("status") == "pending"]
+    assert len(looks) <= WATCHED_SECONDS + 2, looks

@@ -6,6 +6,7 @@ The listener hears every client that is made after this module was imported.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ from pymongo import monitoring
 
 
 class Command(NamedTuple):
-    """One command: its name, the collection it is about, and all of it."""
+    """One command: its name, the collection it is about, all of it, and when it was sent, in seconds."""
 
     name: str
     collection: str
     body: Mapping[str, Any]
+    at: float
 
     @property
     def filters(self) -> list[Mapping[str, Any]]:
@@ -41,7 +43,8 @@ class CommandCounter(monitoring.CommandListener):
         if self._wanted:
             about = event.command.get(event.command_name)
             with self._lock:
-                self._heard.append(Command(event.command_name, str(about), dict(event.command)))
+                command = Command(event.command_name, str(about), dict(event.command), at=time.monotonic())
+                self._heard.append(command)
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None: ...
 
