@@ -1,6 +1,6 @@
 """How much memory the processes take under a backlog, and under a flood that is refused.
 
-    python benchmarks/memory.py [--jobs 100000] [--engine rust|python] [--flood-seconds 30]
+    python -m benchmarks.memory [--jobs 100000] [--engine rust|python] [--flood-seconds 30]
 
 An api and a worker, each its own process, on the embedded server. First jobs are posted until so many wait while a
 worker of one slot is busy; then clients flood the api with what it refuses: bodies that are too large, nested too
