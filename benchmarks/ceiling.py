@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.audit import audit_database
 from benchmarks.bench import Bench
 from benchmarks.database import Database
-from benchmarks.engines import Driver, bench_settings
+from benchmarks.in_process import Driver, bench_settings
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.workload import BATCH, LEASE, Document, documents, runs_of
 from jobqueue.clock import Identifiers, ServerClock

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import ceiling
 from benchmarks.audit import audit_database, audit_runs
 from benchmarks.bench import Bench
-from benchmarks.engines import GRACE_SECONDS, Driver, NoOps, bench_settings, running_engine
+from benchmarks.in_process import GRACE_SECONDS, Driver, NoOps, bench_settings, running_engine
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.workload import BATCH, new_jobs, runs_of
 from jobqueue.app import Engine

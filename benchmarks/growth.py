@@ -16,7 +16,7 @@ from benchmarks.audit import audit_database, audit_runs
 from benchmarks.bench import Bench
 from benchmarks.ceiling import bare_store, drive
 from benchmarks.engine import audit, enqueue_in_bulk, store_jobs, through
-from benchmarks.engines import Driver, NoOps, bench_settings, running_engine
+from benchmarks.in_process import Driver, NoOps, bench_settings, running_engine
 from benchmarks.machine import resident_mb
 from benchmarks.processes import several_workers
 from benchmarks.stopwatch import Stopwatch

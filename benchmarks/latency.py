@@ -24,7 +24,7 @@ from pymongo import ReturnDocument
 from benchmarks.audit import audit_database, audit_runs
 from benchmarks.bench import Bench
 from benchmarks.ceiling import bare_store
-from benchmarks.engines import NoOps, bench_settings, running_engine
+from benchmarks.in_process import NoOps, bench_settings, running_engine
 from benchmarks.processes import python_process, several_workers
 from benchmarks.stopwatch import percentiles
 from benchmarks.witness import VARIABLE, WARM_UP, Witness, memory_folder

@@ -9,7 +9,7 @@ import signal
 
 import uvloop
 
-from benchmarks.engines import Polling, running_engine
+from benchmarks.in_process import Polling, running_engine
 from jobqueue import logs
 from jobqueue.loading import load
 from jobqueue.settings import load_settings

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.database import Database
-from benchmarks.engines import MOST_PENDING
+from benchmarks.in_process import MOST_PENDING
 
 ROOT = Path(__file__).parents[1]
 TASKS = "benchmarks.tasks"

@@ -34,7 +34,7 @@ class Library(Peer):
         return "answer" if self.with_result else "noop"
 
     async def open(self) -> None:
-        from benchmarks.engines import NoOps, running_engine
+        from benchmarks.in_process import NoOps, running_engine
         from jobqueue.settings import Settings
 
         uri, _, database = self.url.rpartition("#")

@@ -10,7 +10,7 @@ from benchmarks import ceiling, engine
 from benchmarks.audit import AuditFailed, audit_database, audit_runs
 from benchmarks.bench import Bench
 from benchmarks.database import Database
-from benchmarks.engines import NoOps, bench_settings, running_engine
+from benchmarks.in_process import NoOps, bench_settings, running_engine
 from benchmarks.report import render
 from benchmarks.results import Results, read_results
 from jobqueue.service import NewJob
