@@ -62,10 +62,9 @@ ENVIRONMENTS: Mapping[str, Environment] = {
                 "typing-extensions==4.15.0",
                 "redis==7.4.1",
                 "hiredis==3.5.0",
-                "uvloop==0.23.0",
             ),
         ),
-        Environment("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0", "uvloop==0.23.0")),
+        Environment("arq", ("arq==0.28.0", "redis==5.3.1", "hiredis==3.5.0")),
         Environment("oban", ("oban==0.7.0", *POSTGRES_CLIENT, "uvloop==0.23.0"), least=(3, 12)),
     )
 }
