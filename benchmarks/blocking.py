@@ -33,10 +33,11 @@ async def run(bench: Bench) -> None:
     seconds = float(bench.size(12, 4))
     for repeat in bench.rounds():
         for place, task in BUSY.items():
-            await _measure(bench, place, task, seconds=seconds, repeat=repeat)
+            await measure(bench, place, task, seconds=seconds, repeat=repeat)
 
 
-async def _measure(bench: Bench, place: str, task: str | None, *, seconds: float, repeat: int) -> None:
+async def measure(bench: Bench, place: str, task: str | None, *, seconds: float, repeat: int) -> None:
+    """Answers and leases while two jobs of this task run, each for so long."""
     async with AsyncExitStack() as stack:
         name = await stack.enter_async_context(bench.database.fresh())
         leases = {"lease_seconds": LEASE_SECONDS}

@@ -2,8 +2,9 @@
 
 Local: the pool of the process that enqueues. Across: one process enqueues, another runs, or one of several that all
 wait; with change streams they are told, without them they poll. One job at a time, with pauses in which everything
-falls idle. The bare claim is `find_one_and_update`; on the embedded server, where that reads the whole collection, it
-is what the product does there: `update_many` by id and a read of what was claimed.
+falls idle; before a poll these are of random length, since equal ones would all end at the same moment between two
+polls. The bare claim is `find_one_and_update`; on the embedded server, where that reads the whole collection, it is
+what the product does there: `update_many` by id and a read of what was claimed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -39,6 +41,7 @@ from jobqueue.tasks import Registry
 PAUSE_SECONDS = 0.02
 ACROSS_PAUSE_SECONDS = 0.25
 SEVERAL = 4
+POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 BARE = WorkerId("bare")
 
@@ -46,22 +49,25 @@ BARE = WorkerId("bare")
 async def run(bench: Bench) -> None:
     """In turns: bare, local, across with change streams to one worker and to several, and without."""
     for repeat in bench.rounds():
-        await _bare(bench, bench.size(300, 30), repeat)
-        await _local(bench, bench.size(300, 30), repeat)
+        await bare(bench, bench.size(300, 30), repeat)
+        await local(bench, bench.size(300, 30), repeat)
         for count, case in ((1, "across processes"), (SEVERAL, f"across to {SEVERAL} workers")):
             workers = partial(_told_workers, count)
-            await _across(bench, f"{case}, change stream", bench.size(100, 5), repeat, workers)
-        await _across(bench, "across processes, polling", bench.size(30, 3), repeat, _polling_worker)
+            await across(bench, f"{case}, change stream", bench.size(100, 5), repeat, workers)
+        polling = "across processes, polling"
+        await across(bench, polling, bench.size(30, 3), repeat, polling_worker, longer=POLL_SECONDS)
 
 
-async def _bare(bench: Bench, count: int, repeat: int) -> None:
+async def bare(bench: Bench, count: int, repeat: int) -> None:
+    """One insert and one claim, so many times."""
     async with bench.database.fresh() as name, bare_store(bench.database, name, driver="motor") as store:
         took = []
         for document in documents(count, now=ServerClock().now()):
             began = time.perf_counter()
             await store.jobs.insert_one(document)
-            await _claim(store, document["_id"])
+            claimed = await _claim(store, document["_id"])
             took.append(time.perf_counter() - began)
+            assert claimed is not None
             await asyncio.sleep(PAUSE_SECONDS)
         with bench.case("bare insert and claim", repeat=repeat) as line:
             line |= percentiles(took)
@@ -99,7 +105,8 @@ class _Starts:
         self._started.clear()
 
 
-async def _local(bench: Bench, count: int, repeat: int) -> None:
+async def local(bench: Bench, count: int, repeat: int) -> None:
+    """So many jobs, run by the process that enqueues them."""
     starts, took = _Starts(), []
     async with bench.database.fresh() as name:
         settings = bench_settings(bench.database, name, workers=10)
@@ -121,14 +128,18 @@ def _told_workers(count: int, bench: Bench, name: str) -> AbstractAsyncContextMa
 
 
 @asynccontextmanager
-async def _polling_worker(bench: Bench, name: str) -> AsyncIterator[None]:
-    environment = {"JOBQUEUE_MONGODB_URI": bench.database.uri, "JOBQUEUE_DATABASE": name}
+async def polling_worker(bench: Bench, name: str) -> AsyncIterator[None]:
+    """A worker that hears of nothing."""
+    settings = {"MONGODB_URI": bench.database.uri, "DATABASE": name, "POLL_SECONDS": POLL_SECONDS}
+    environment = {f"JOBQUEUE_{key}": str(value) for key, value in settings.items()}
     program = [sys.executable, "-m", "benchmarks.polling_worker"]
     async with python_process(program, port=None, environment=environment):
         yield
 
 
-async def _across(bench: Bench, case: str, count: int, repeat: int, worker: Any) -> None:
+async def across(bench: Bench, case: str, count: int, repeat: int, worker: Any, *, longer: float = 0.0) -> None:
+    """So many jobs, run by another process. Pauses last longer by a random part of `longer`, the same in each run."""
+    random = Random(repeat)
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         witness = Witness(Path(folder), "latency")
         os.environ[VARIABLE] = str(witness.path)
@@ -139,7 +150,7 @@ async def _across(bench: Bench, case: str, count: int, repeat: int, worker: Any)
                 async with running_engine(settings, NoOps(0).registry, workers=False) as engine, starting:
                     await _enqueue(engine.service, witness, WARM_UP)
                     for number in range(count):
-                        await asyncio.sleep(ACROSS_PAUSE_SECONDS)
+                        await asyncio.sleep(ACROSS_PAUSE_SECONDS + random.uniform(0.0, longer))
                         await _enqueue(engine.service, witness, number)
                 line |= percentiles([run.ran_at - run.enqueued_at for run in witness.runs()])
                 audit_runs((run.number for run in witness.runs()), jobs=count)

@@ -35,8 +35,8 @@ def spin(seconds: float) -> int:
 
 @cache
 def processes() -> ProcessPoolExecutor:
-    """Spawned, never forked: a driver does not survive a fork."""
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+    """As many as the busy tasks. Spawned, never forked: a driver does not survive a fork."""
+    return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
 
 
 @task("spin-thread")
