@@ -42,7 +42,7 @@ soak: $(READY) ## run the tests that take long
 
 .PHONY: bench
 bench: $(READY) ## run the benchmarks in their short form, to see that they work; make bench ARGS="engine http" chooses
-	$(PYTHON) -m benchmarks $(or $(ARGS),engine latency http) report --short --out build/bench/results.jsonl --report-to build/bench
+	$(PYTHON) -m benchmarks $(or $(ARGS),engine latency http) report --short
 
 .PHONY: simulate
 simulate: $(READY) ## try fresh seeds of the simulation for SECONDS (60); make simulate SEED=7 replays one

@@ -28,6 +28,12 @@ async def audit_database(uri: str, database_name: str, *, completed: int, waitin
         raise AuditFailed(f"of {completed} jobs: {dict(states)}")
 
 
+def audit_no_second_run(numbers: Iterable[int]) -> None:
+    """Raises `AuditFailed` if any job ran more than once, where not all were to run."""
+    if doubled := [number for number, count in Counter(numbers).items() if count > 1]:
+        raise AuditFailed(f"{len(doubled)} jobs ran more than once")
+
+
 def audit_runs(numbers: Iterable[int], *, jobs: int) -> None:
     """Raises `AuditFailed` unless each of the jobs 0..jobs-1 ran once."""
     runs = Counter(numbers)

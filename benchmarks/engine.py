@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks import ceiling
 from benchmarks.audit import audit_database, audit_runs
 from benchmarks.bench import Bench
+from benchmarks.database import Database
 from benchmarks.in_process import GRACE_SECONDS, Driver, NoOps, bench_settings, running_engine
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.workload import BATCH, new_jobs, runs_of
@@ -45,15 +46,15 @@ async def measure(bench: Bench, case: str, enqueue: Enqueue, count: int, *, driv
         noops, settings = NoOps(count), bench_settings(bench.database, name, driver=driver)
         with bench.case(case, repeat=repeat) as line:
             async with running_engine(settings, noops.registry, workers=True) as engine:
-                line |= await through(bench, engine, noops, enqueue=enqueue, jobs=new_jobs(count))
+                line |= await through(bench.database, engine, noops, enqueue=enqueue, jobs=new_jobs(count))
             await audit(bench, name, noops, count)
 
 
 async def through(
-    bench: Bench, engine: Engine, noops: NoOps, *, enqueue: Enqueue, jobs: list[NewJob]
+    database: Database, engine: Engine, noops: NoOps, *, enqueue: Enqueue, jobs: list[NewJob]
 ) -> dict[str, Any]:
     """Figures of these jobs, from the first call until the engine is drained."""
-    with Stopwatch(bench.database.pid) as watch:
+    with Stopwatch(database.pid) as watch:
         with Stopwatch() as enqueueing:
             await enqueue(engine.service, jobs)
         await noops.all_ran.wait()

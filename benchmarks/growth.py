@@ -1,33 +1,42 @@
 """What grows with finished jobs, with a backlog, with processes, slots and payloads; the bare query beside ours.
 
-A claim must not become dearer with what is finished, beyond what the server itself imposes.
+A claim must not become dearer with what is finished, beyond what the server itself imposes. Each size has a fresh
+server, and an engine in a fresh process, so that their memory is of that size alone.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.audit import audit_database, audit_runs
+from benchmarks.audit import audit_database, audit_no_second_run, audit_runs
 from benchmarks.bench import Bench
 from benchmarks.ceiling import bare_store, drive
+from benchmarks.database import Database, provide_database
 from benchmarks.engine import audit, enqueue_in_bulk, store_jobs, through
 from benchmarks.in_process import Driver, NoOps, bench_settings, running_engine
 from benchmarks.machine import resident_mb
-from benchmarks.processes import several_workers
+from benchmarks.processes import in_fresh_process, several_workers
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.witness import VARIABLE, Witness, memory_folder
-from benchmarks.workload import BATCH, LEASE, documents, finished_documents, new_jobs
+from benchmarks.workload import BATCH, LEASE, Document, documents, finished_documents, new_jobs
 from jobqueue.clock import ServerClock
 from jobqueue.job import JobId, Lease, LeaseId, Status, WorkerId
 from jobqueue.mongo import MongoJobRepository, moves
 from jobqueue.mongo.claims import CANDIDATE_FIELDS, CANDIDATE_ORDER
 from jobqueue.mongo.store import Store
 from jobqueue.repository import JobFilter
+
+FINISHED = [1_000, 10_000, 100_000, 1_000_000]
+BACKLOGS = [1_000, 10_000, 100_000, 300_000]
+"""Not a million: at each look the embedded server reads all that waits, which then takes longer than a call may."""
 
 CLAIMED = 100
 PAGE = 50
@@ -40,10 +49,12 @@ PATIENCE_SECONDS = 600.0
 async def run(bench: Bench) -> None:
     """Each dimension, from little to much, in every round."""
     for repeat in bench.rounds():
-        for finished in [1_000, 10_000, 100_000, 1_000_000][: bench.size(4, 1)]:
-            await _with_finished(bench, finished, repeat)
-        for backlog in [1_000, 10_000, 100_000][: bench.size(3, 1)]:
-            await _with_backlog(bench, backlog, repeat)
+        for jobs in FINISHED[: bench.size(len(FINISHED), 1)]:
+            async with _fresh_server(bench) as fresh:
+                await with_finished(fresh, jobs, repeat)
+        for jobs in BACKLOGS[: bench.size(len(BACKLOGS), 1)]:
+            async with _fresh_server(bench) as fresh:
+                await with_backlog(fresh, jobs, repeat)
         for processes in [1, 2, 4, 8][: bench.size(4, 2)]:
             await _with_processes(bench, processes, repeat)
         for slots in [10, 100, 1_000][: bench.size(3, 2)]:
@@ -52,11 +63,20 @@ async def run(bench: Bench) -> None:
             await _with_payloads(bench, payload_bytes, repeat)
 
 
-async def _with_finished(bench: Bench, finished: int, repeat: int) -> None:
-    count = bench.size(5_000, 500)
+@asynccontextmanager
+async def _fresh_server(bench: Bench) -> AsyncIterator[Bench]:
+    """The same on a server that holds nothing of other sizes, unless all is to be on the one that was given."""
+    async with provide_database() as database:
+        yield replace(bench, database=database)
+
+
+async def with_finished(bench: Bench, finished: int, repeat: int) -> None:
+    """Beside so many finished jobs: the queries, the bare calls, and the engine."""
+    count = bench.size(5_000, 200)
     async with bench.database.fresh() as name:
         async with bare_store(bench.database, name, driver=DRIVER) as store:
-            await _fill(store, finished)
+            await _fill(store, finished, _finished)
+            await _fill(store, 2 * CLAIMED, _waiting)
             with bench.case(f"{finished} finished: queries", repeat=repeat) as line:
                 line |= await _queries(store, name)
             await store.jobs.delete_many({"status": {"$ne": Status.COMPLETED.value}})
@@ -65,27 +85,62 @@ async def _with_finished(bench: Bench, finished: int, repeat: int) -> None:
                     await drive(store, documents(count, now=ServerClock().now()))
                 line |= watch.per(count)
         with bench.case(f"{finished} finished: engine", repeat=repeat) as line:
-            line |= await _through_started_engine(bench, name, count)
+            line |= await in_fresh_process(run_new_jobs, bench.database, name, count)
             await audit_database(bench.database.uri, name, completed=finished + 2 * count)
 
 
-async def _fill(store: Store, finished: int) -> None:
-    """So many jobs that are finished, and some that wait, to be looked at and claimed."""
-    for start in range(0, finished, BATCH):
-        batch = finished_documents(min(BATCH, finished - start), now=ServerClock().now())
-        await store.jobs.insert_many(batch, ordered=False)
-    await store.jobs.insert_many(documents(2 * CLAIMED, now=ServerClock().now()), ordered=False)
+async def with_backlog(bench: Bench, backlog: int, repeat: int) -> None:
+    """With so many waiting jobs: the queries, and an engine that starts on them and runs the first."""
+    async with bench.database.fresh() as name:
+        await store_jobs(bench_settings(bench.database, name, driver=DRIVER), 1)  # a queue is known by its first job
+        async with bare_store(bench.database, name, driver=DRIVER) as store:
+            await _fill(store, backlog + 2 * CLAIMED - 1, _waiting)
+            with bench.case(f"backlog of {backlog}: queries", repeat=repeat) as line:
+                line |= await _queries(store, name)
+            await store.jobs.delete_many({"status": Status.PROCESSING.value})
+        with bench.case(f"backlog of {backlog}", repeat=repeat) as line:
+            count = min(backlog, bench.size(5_000, 200))
+            line |= await in_fresh_process(run_first_jobs, bench.database, name, count)
+            await audit_database(bench.database.uri, name, completed=line["ran"], waiting=True)
 
 
-async def _through_started_engine(bench: Bench, name: str, count: int) -> dict[str, Any]:
+async def _fill(store: Store, count: int, make: Callable[..., list[Document]]) -> None:
+    """So many documents, numbered from 1."""
+    for done in range(0, count, BATCH):
+        await store.jobs.insert_many(make(min(BATCH, count - done), first=done + 1), ordered=False)
+
+
+def _finished(count: int, *, first: int) -> list[Document]:
+    return finished_documents(count, now=ServerClock().now(), first=first)
+
+
+def _waiting(count: int, *, first: int) -> list[Document]:
+    return documents(count, now=ServerClock().now(), first=first)
+
+
+async def run_new_jobs(database: Database, name: str, count: int) -> dict[str, Any]:
+    """Figures of an engine that starts, and of so many jobs through it."""
     noops, began = NoOps(count), time.perf_counter()
-    settings = bench_settings(bench.database, name, driver=DRIVER)
+    settings = bench_settings(database, name, driver=DRIVER)
     async with running_engine(settings, noops.registry, workers=True) as engine:
         started = {"start_ms": round(1000 * (time.perf_counter() - began), 1)}
-        figures = await through(bench, engine, noops, enqueue=enqueue_in_bulk, jobs=new_jobs(count))
-        figures |= started | _memory(bench)
+        figures = await through(database, engine, noops, enqueue=enqueue_in_bulk, jobs=new_jobs(count))
+        figures |= started | _memory(database)
     audit_runs(noops.numbers, jobs=count)
     return figures
+
+
+async def run_first_jobs(database: Database, name: str, count: int) -> dict[str, Any]:
+    """Figures of an engine that starts on a backlog, until so many jobs ran; `ran` is how many did until it stopped."""
+    noops, began = NoOps(count), time.perf_counter()
+    settings = bench_settings(database, name, driver=DRIVER)
+    async with running_engine(settings, noops.registry, workers=True):
+        started = {"start_ms": round(1000 * (time.perf_counter() - began), 1)}
+        with Stopwatch(database.pid) as watch:
+            await asyncio.wait_for(noops.all_ran.wait(), PATIENCE_SECONDS)
+        figures = {**watch.per(count), **started, **_memory(database)}
+    audit_no_second_run(noops.numbers)
+    return {**figures, "ran": len(noops.numbers)}
 
 
 async def _queries(store: Store, name: str) -> dict[str, float]:
@@ -140,23 +195,6 @@ async def _ms(call: Callable[[], Awaitable[Any]], *, times: int = 5) -> float:
     return round(1000 * min(took), 2)
 
 
-async def _with_backlog(bench: Bench, backlog: int, repeat: int) -> None:
-    """Start on so many waiting jobs, and run the first of them."""
-    count = min(backlog, bench.size(5_000, 500))
-    async with bench.database.fresh() as name:
-        settings = bench_settings(bench.database, name, driver=DRIVER)
-        await store_jobs(settings, backlog)
-        noops = NoOps(count)
-        with bench.case(f"backlog of {backlog}", repeat=repeat) as line:
-            began = time.perf_counter()
-            async with running_engine(settings, noops.registry, workers=True):
-                line["start_ms"] = round(1000 * (time.perf_counter() - began), 1)
-                with Stopwatch(bench.database.pid) as watch:
-                    await noops.all_ran.wait()
-            line |= {**watch.per(count), **_memory(bench)}
-            await audit_database(bench.database.uri, name, completed=len(set(noops.numbers)), waiting=True)
-
-
 async def _with_processes(bench: Bench, processes: int, repeat: int) -> None:
     """So many worker processes on one backlog; the rate is that from the first run to the last."""
     count = bench.size(9_000, 1_000)
@@ -175,12 +213,12 @@ async def _with_processes(bench: Bench, processes: int, repeat: int) -> None:
 
 
 async def _with_slots(bench: Bench, slots: int, repeat: int) -> None:
-    count = bench.size(5_000, 500)
+    count = bench.size(5_000, 200)
     await _through_engine(bench, f"{slots} slots", count, repeat=repeat, workers=slots)
 
 
 async def _with_payloads(bench: Bench, payload_bytes: int, repeat: int) -> None:
-    count = min(bench.size(5_000, 500), max(200, 50_000_000 // payload_bytes))
+    count = min(bench.size(5_000, 200), max(200, 50_000_000 // payload_bytes))
     text = "x" * payload_bytes
     async with bench.database.fresh() as name, bare_store(bench.database, name, driver=DRIVER) as store:
         ready = documents(count, now=ServerClock().now(), text=text)
@@ -200,10 +238,10 @@ async def _through_engine(
         wanted = bench_settings(bench.database, name, driver=DRIVER, **settings)
         with bench.case(case, repeat=repeat) as line:
             async with running_engine(wanted, noops.registry, workers=True) as engine:
-                line |= await through(bench, engine, noops, enqueue=enqueue_in_bulk, jobs=jobs)
+                line |= await through(bench.database, engine, noops, enqueue=enqueue_in_bulk, jobs=jobs)
             await audit(bench, name, noops, count)
 
 
-def _memory(bench: Bench) -> dict[str, float]:
-    server = {} if bench.database.pid is None else {"server_mb": resident_mb(bench.database.pid)}
+def _memory(database: Database) -> dict[str, float]:
+    server = {} if database.pid is None else {"server_mb": resident_mb(database.pid)}
     return {"process_mb": resident_mb(os.getpid()), **server}

@@ -6,20 +6,28 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+import uvloop
 
 from benchmarks.database import Database
 from benchmarks.in_process import MOST_PENDING
+from jobqueue import logs
+from jobqueue.process import calm_the_garbage_collector
 
 ROOT = Path(__file__).parents[1]
 TASKS = "benchmarks.tasks"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
+T = TypeVar("T")
 Command = Literal["serve", "api", "worker"]
 
 
@@ -79,6 +87,21 @@ async def several_workers(count: int, database: Database, name: str, **settings:
         for process in starting:
             await stack.enter_async_context(process)
         yield
+
+
+async def in_fresh_process(work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+    """What this function of a module returns, awaited in a process of its own, which holds nothing of this one."""
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return await loop.run_in_executor(pool, partial(run_as_the_product, work, *arguments))
+
+
+def run_as_the_product(work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+    """Run it on the loop that the product has, the garbage collector set as there."""
+    logs.configure("WARNING", "console")
+    calm_the_garbage_collector()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work(*arguments))
 
 
 def free_port() -> int:

@@ -24,15 +24,15 @@ def new_jobs(count: int, *, text: str | None = None) -> list[NewJob]:
     return [NewJob(type=NOOP, payload=_payload(number, text)) for number in range(count)]
 
 
-def documents(count: int, *, now: datetime, text: str | None = None) -> list[Document]:
-    """The documents of such jobs, field for field what the service stores."""
+def documents(count: int, *, now: datetime, text: str | None = None, first: int = 0) -> list[Document]:
+    """The documents of such jobs, numbered from `first`, field for field what the service stores."""
     ids = Identifiers()
     return [
         to_document(
             Job(
                 id=ids.job_id(now),
                 type=NOOP,
-                payload=_payload(number, text),
+                payload=_payload(first + number, text),
                 run_at=now,
                 created_at=now,
                 updated_at=now,
@@ -44,12 +44,12 @@ def documents(count: int, *, now: datetime, text: str | None = None) -> list[Doc
     ]
 
 
-def finished_documents(count: int, *, now: datetime) -> list[Document]:
-    """Documents of jobs that were completed a minute ago."""
+def finished_documents(count: int, *, now: datetime, first: int = 0) -> list[Document]:
+    """Documents of jobs that were completed a minute ago, numbered from `first`."""
     then = now - timedelta(minutes=1)
     ended = {"status": Status.COMPLETED.value, "retryCount": 1, "startedAt": then, "finishedAt": then}
     outcome = {"lastOutcome": {"leaseId": "0" * 24, "kind": "complete"}}
-    return [{**document, **ended, **outcome} for document in documents(count, now=then)]
+    return [{**document, **ended, **outcome} for document in documents(count, now=then, first=first)]
 
 
 def runs_of(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
