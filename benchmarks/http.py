@@ -37,12 +37,13 @@ BULKS_IN_FLIGHT = 4
 IDS = 1_000
 UP = re.compile(r"^jobqueue_process_up\{.*\} 1\.0$", re.MULTILINE)
 
+GROUPED = "bare POST and grouped inserts"
 STORING = (
     "POST /jobs",
     "POST /jobs, pymongo",
     "POST /jobs, 2 processes",
     "bare POST and insert_one",
-    "bare POST and grouped inserts",
+    GROUPED,
 )
 JOBS_OF = {**dict.fromkeys(STORING, 1), "POST /jobs/bulk": BATCH}
 """How many documents one answer stands for."""
@@ -67,27 +68,28 @@ async def run(bench: Bench) -> None:
     """In turns: each request of the service, then what it is compared with. A fresh database for each round."""
     seconds = float(bench.size(8, 4))
     for repeat in bench.rounds():
-        async with _servers(bench) as servers:
-            show = Load("GET", await _paths_of_jobs(servers.service))
+        async with servers(bench) as up:
+            show = Load("GET", await _paths_of_jobs(up.service))
             for case, process, load in (
-                ("POST /jobs", servers.service, SINGLE),
-                ("POST /jobs, pymongo", servers.pymongo, SINGLE),
-                ("POST /jobs, 2 processes", servers.two, SINGLE),
-                ("bare POST", servers.bare, SINGLE),
-                ("bare POST and grouped inserts", servers.bare, Load("POST", ["/grouped"], SINGLE.body)),
-                ("bare POST and insert_one", servers.bare, Load("POST", ["/stored"], SINGLE.body)),
-                ("GET /jobs/{id}", servers.service, show),
-                ("GET /jobs/{id}, 2 processes", servers.two, show),
-                ("bare GET and find_one", servers.bare, show),
-                ("bare GET", servers.bare, Load("GET", ["/nothing"])),
-                ("POST /jobs/bulk", servers.service, BULK),
+                ("POST /jobs", up.service, SINGLE),
+                ("POST /jobs, pymongo", up.pymongo, SINGLE),
+                ("POST /jobs, 2 processes", up.two, SINGLE),
+                ("bare POST", up.bare, SINGLE),
+                (GROUPED, up.bare, Load("POST", ["/grouped"], SINGLE.body)),
+                ("bare POST and insert_one", up.bare, Load("POST", ["/stored"], SINGLE.body)),
+                ("GET /jobs/{id}", up.service, show),
+                ("GET /jobs/{id}, 2 processes", up.two, show),
+                ("bare GET and find_one", up.bare, show),
+                ("bare GET", up.bare, Load("GET", ["/nothing"])),
+                ("POST /jobs/bulk", up.service, BULK),
             ):
-                await _measure(bench, case, servers, process, load, seconds=seconds, repeat=repeat)
+                await measure(bench, case, up, process, load, seconds=seconds, repeat=repeat)
 
 
-async def _measure(
+async def measure(
     bench: Bench, case: str, servers: Servers, process: Process, load: Load, *, seconds: float, repeat: int
 ) -> None:
+    """One request, again and again for so long, of one of the servers."""
     await put_load(process.url, load, seconds=min(2.0, seconds))  # connections, caches, the first queue
     with bench.case(case, repeat=repeat) as line:
         stored = await servers.jobs.count_documents({})
@@ -105,10 +107,10 @@ async def _measure(
             "p99_ms": answered.p99_ms,
             "generator": generator(),
         }
-        _audit(case, answered, stored, line)
+        audit(case, answered, stored, line)
 
 
-def _audit(case: str, answered: Answered, stored: int, line: Line) -> None:
+def audit(case: str, answered: Answered, stored: int, line: Line) -> None:
     """Raises `AuditFailed` when less was stored than was answered; what was in flight at the end may be more."""
     jobs = answered.requests * JOBS_OF.get(case, 0)
     if case == "POST /jobs/bulk":
@@ -118,7 +120,8 @@ def _audit(case: str, answered: Answered, stored: int, line: Line) -> None:
 
 
 @asynccontextmanager
-async def _servers(bench: Bench) -> AsyncIterator[Servers]:
+async def servers(bench: Bench) -> AsyncIterator[Servers]:
+    """All of them, up, on a fresh database."""
     async with AsyncExitStack() as stack:
         name = await stack.enter_async_context(bench.database.fresh())
         service = await stack.enter_async_context(jobqueue_process("api", bench.database, name))

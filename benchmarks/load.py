@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import cycle
 
 import aiohttp
@@ -58,14 +61,19 @@ class Answered:
     p99_ms: float
 
 
+@cache
 def generator() -> str:
-    """By what the load is made here."""
-    return "wrk" if shutil.which("wrk") else "aiohttp"
+    """By what the load is made here, and its version."""
+    if not shutil.which("wrk"):
+        return f"aiohttp {aiohttp.__version__}"
+    told = subprocess.run(["wrk", "-v"], check=False, capture_output=True, text=True)
+    found = re.search(r"wrk \S*?(\d[\w.+-]*)", told.stdout + told.stderr)
+    return f"wrk {found[1]}" if found else "wrk"
 
 
 async def put_load(url: str, load: Load, *, seconds: float) -> Answered:
     """Send for so long, with a connection always waiting for an answer."""
-    return await (_by_wrk if generator() == "wrk" else _by_aiohttp)(url, load, seconds)
+    return await (_by_aiohttp if generator().startswith("aiohttp") else _by_wrk)(url, load, seconds)
 
 
 async def _by_wrk(url: str, load: Load, seconds: float) -> Answered:

@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from benchmarks.peers.ranking import END_TO_END, is_durable, is_ours
+from benchmarks.peers.ranking import END_TO_END, is_durable, is_ours, is_sound
 from benchmarks.results import Benchmark
 
 OURS, DURABLE, OTHER = "#1f6feb", "#57606a", "#c9d1d9"
@@ -40,7 +40,8 @@ def _engine(axes: Any, found: Benchmark) -> None:
 
 
 def _peers(axes: Any, found: Benchmark) -> None:
-    cases = {name: found.median(name, END_TO_END) for name, case in found.cases.items() if "results" not in name}
+    ranked = [name for name, case in found.cases.items() if "results" not in name and is_sound(case)]
+    cases = {name: found.median(name, END_TO_END) for name in ranked}
 
     def colour(name: str) -> str:
         return OURS if is_ours(name) else DURABLE if is_durable(found.cases[name]) else OTHER
@@ -60,7 +61,7 @@ def _latency(axes: Any, found: Benchmark) -> None:
 
 
 def _growth(axes: Any, found: Benchmark) -> None:
-    sizes = [name.removesuffix(": queries") for name in found.cases if name.endswith(": queries")]
+    sizes = [name.removesuffix(": queries") for name in found.cases if name.endswith(" finished: queries")]
     for verb, style in (("look", "-"), ("claim", "--"), ("list", ":")):
         for prefix, colour, who in (("", OURS, "ours"), ("bare_", DURABLE, "bare")):
             values = [found.median(f"{size}: queries", f"{prefix}{verb}_ms") or 0.0 for size in sizes]

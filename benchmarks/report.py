@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,28 +18,39 @@ BARE_PICKUP = "bare insert and claim"
 BARE_POST = "bare POST"
 GROUPED = "bare POST and grouped inserts"
 POST_PYMONGO = "POST /jobs, pymongo"
+TOLD = "across processes, change stream"
+A_FEW_MS = 5
 
 TITLE = """\
 # Benchmarks
 
 How fast, beside what it could be at most, and beside others. Made by `python -m benchmarks report` of
-[results.jsonl](benchmarks/results.jsonl), which has every single figure; here are medians over the repeats. What is
-compared ran in turns, in one run, on one machine; compare nothing across machines. Every figure of a run belongs to
-jobs of which an audit found that each ran exactly once; a run that fails it writes no figure.
+[results.jsonl](benchmarks/results.jsonl), which has every single figure; here are medians over the rounds, whose number
+each section tells. What is compared ran in turns, in one run, on one machine, unless it is said to be of two runs;
+compare nothing across machines.
+
+What is audited: of the engine, latency, growth and busy tasks that no job ran twice and all that were waited for ran,
+else the case writes no figure. Of the job queues in comparison (this one too) lost and doubled jobs are counted beside
+the figures, and who has any ranks nowhere. Over HTTP, that every job that was answered for is stored and no answer
+failed. Bare driver calls check that they matched what they were to; queries by themselves have no audit.
 
 ```sh
 pip install -e '.[bench]'
 python -m benchmarks setup                 # the peers, each in an environment of its own (also needs redis, PostgreSQL)
                                            # Python 3.12 or newer: oban needs it, and all are to run on the same one
-python -m benchmarks ceiling engine latency http growth blocking
-python -m benchmarks peers --repeats 2     # about 20 minutes a round; JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses
-python -m benchmarks final --repeats 7     # the best of them side by side, about 5 minutes a turn
+COMMANDS
 python -m benchmarks report
 make bench                                 # the short form: shows that it works, its figures mean little
 ```
 
 Server: `JOBQUEUE_BENCH_MONGODB_URI`, else the embedded one; the table says which. Rates are per second, CPU is
 microseconds for each job or request."""
+
+REMARKS = {
+    "peers": "about 20 minutes a round; JOBQUEUE_BENCH_ONLY=oban,saq,jobqueue chooses",
+    "final": "the best of them side by side, about 8 minutes a turn",
+}
+"""Beside the commands."""
 
 
 def write(results: Path, folder: Path) -> None:
@@ -55,7 +66,7 @@ def write(results: Path, folder: Path) -> None:
 
 def render(found: Mapping[str, Benchmark], pictures: Mapping[str, str] = {}) -> str:
     """The page. `pictures` names the plot of a section, by the benchmark's name."""
-    parts = [TITLE, machine_section(found)]
+    parts = [TITLE.replace("COMMANDS", "\n".join(_commands(found))), machine_section(found)]
     bare = Bare(
         found["engine"].median(BARE, "per_second") if "engine" in found else None,
         found["latency"].median(BARE_PICKUP, "p99_ms") if "latency" in found else None,
@@ -63,8 +74,27 @@ def render(found: Mapping[str, Benchmark], pictures: Mapping[str, str] = {}) -> 
     for name, section in (SECTIONS | {"peers": partial(peers_section, bare=bare, final=found.get("final"))}).items():
         if name in found:
             picture = [f"![{name}](benchmarks/{pictures[name]})"] if name in pictures else []
-            parts += [section(found[name]), *picture, inspect.cleandoc(caveats.OF[name])]
+            heading, _, rest = section(found[name]).partition("\n\n")
+            parts += [heading, _of_rounds(found[name]), rest, *picture, inspect.cleandoc(caveats.OF[name])]
     return "\n\n".join(parts) + "\n"
+
+
+def _commands(found: Mapping[str, Benchmark]) -> Iterator[str]:
+    """Those by which these figures were made: what has as many rounds, and no remark, together."""
+    together: dict[tuple[str, str], list[str]] = {}
+    for name, each in found.items():
+        option = "--short" if each.environment.get("short") else f"--repeats {each.rounds}"
+        together.setdefault((option, REMARKS.get(name, "")), []).append(name)
+    for (option, remark), names in together.items():
+        command = f"python -m benchmarks {' '.join(names)} {option}"
+        yield f"{command:<42} # {remark}" if remark else command
+
+
+def _of_rounds(found: Benchmark) -> str:
+    """In words: what a figure of a section is."""
+    if found.rounds == 1:
+        return "There was one round: these are single values."
+    return f"These are medians of {found.rounds} rounds, ratios the medians of those within each round."
 
 
 def machine_section(found: Mapping[str, Benchmark]) -> str:
@@ -72,7 +102,7 @@ def machine_section(found: Mapping[str, Benchmark]) -> str:
     rows = []
     for name, each in found.items():
         known = each.environment
-        form = "short" if known.get("short") else f"{known.get('repeats', '?')} rounds"
+        form = "short" if known.get("short") else f"{each.rounds} round{'s' if each.rounds > 1 else ''}"
         commit = f"`{known.get('commit') or '?'}`"
         conditions = [figure(each.worst("load_after")), f"{figure(each.worst('steal_pct'))} %"]
         rows.append([name, form, str(known.get("server", "")), commit, figure(known.get("fsync_ms")), *conditions])
@@ -154,8 +184,10 @@ def http_section(found: Benchmark) -> str:
         f"- `POST /jobs` as a share of the bare handler that stores too, in the plainest of group commits:"
         f" {share(stored)} in requests, {share(_inverse(stored_cpu))} in CPU of the server."
     )
+    generators = sorted({case.text("generator") for case in found.cases.values()} - {""})
+    by = f"\n\nLoad generator: {', '.join(generators)}." if generators else ""
     head = ["request", "requests/s", "server CPU", "database CPU", "p50 ms", "p99 ms", "of bare", "of bare, CPU"]
-    return "## HTTP\n\n" + table(head, rows) + "\n\n" + "\n".join(goals)
+    return "## HTTP\n\n" + table(head, rows) + by + "\n\n" + "\n".join(goals)
 
 
 def latency_section(found: Benchmark) -> str:
@@ -167,6 +199,15 @@ def latency_section(found: Benchmark) -> str:
     ]
     goals = [
         verdict_at_most(found.ratio("local", base, "p50_ms"), most=1.5, of="Local, beside the bare calls"),
+        *(
+            verdict_at_most(
+                found.median(TOLD, f"{rank}_ms"),
+                most=A_FEW_MS,
+                of=f"Across processes with change streams, a few milliseconds, {rank}",
+                unit=" ms",
+            )
+            for rank in ("p50", "p99")
+        ),
         verdict_at_most(
             found.median("across processes, polling", "p99_ms"), most=1_000, of="Across processes, polling", unit=" ms"
         ),
@@ -177,8 +218,14 @@ def latency_section(found: Benchmark) -> str:
 
 def growth_section(found: Benchmark) -> str:
     """What grows with what."""
-    parts = ["## Growth", _queries_table(found), _throughput_table(found)]
+    parts = ["## Growth", _queries_table(found), _throughput_table(found), _whose_memory(found)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _whose_memory(found: Benchmark) -> str:
+    if any(name.startswith("backlog") and name.endswith(": queries") for name in found.cases):
+        return "Each number of finished or waiting jobs had a fresh server and process: memory is of that size alone."
+    return "All sizes were measured in one process and on one server: memory is of all until then."
 
 
 def _queries_table(found: Benchmark) -> str:

@@ -77,15 +77,24 @@ class Benchmark:
         """None where there is no such case, or no such figure."""
         return self.cases[case].median(figure) if case in self.cases else None
 
+    @property
+    def rounds(self) -> int:
+        """How many were really made, whatever was meant to be."""
+        return len({line["repeat"] for case in self.cases.values() for line in case.lines})
+
     def ratio(self, case: str, base: str, figure: str = "per_second") -> float | None:
         """The middle, over the repeats, of one case's figure by another's: what is compared ran side by side."""
+        ratios = self.ratios(case, base, figure)
+        return statistics.median(ratios) if ratios else None
+
+    def ratios(self, case: str, base: str, figure: str) -> Sequence[float]:
+        """That of each repeat which has both."""
         ours, theirs = self.cases.get(case), self.cases.get(base)
         if ours is None or theirs is None:
-            return None
+            return []
         bases = {line["repeat"]: line.get(figure) for line in theirs.lines}
         pairs = [(line.get(figure), bases.get(line["repeat"])) for line in ours.lines]
-        ratios = [mine / other for mine, other in pairs if mine is not None and other]
-        return statistics.median(ratios) if ratios else None
+        return [mine / other for mine, other in pairs if mine is not None and other]
 
     def worst(self, condition: str) -> float:
         """The largest value that a condition of the machine had."""

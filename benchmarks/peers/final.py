@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 from benchmarks.bench import Bench
 from benchmarks.peers.catalogue import PEERS
-from benchmarks.peers.comparison import FEWEST_JOBS, JOBS
+from benchmarks.peers.comparison import FEWEST_JOBS
 from benchmarks.peers.entries import Entry, entries
 from benchmarks.peers.ranking import END_TO_END, FINAL, FINAL_OF, OURS, best
 from benchmarks.results import Case, Line, read_results
+
+JOBS = 10_000
+"""Of each form in each turn: so many that the last ones, as many as run at once, are a small share of them."""
 
 WAYS = 2
 """So many ways to enqueue, the fastest, are tried."""

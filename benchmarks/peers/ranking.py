@@ -1,4 +1,4 @@
-"""Who is the quickest end to end, by what the results file says of each."""
+"""Who is the quickest end to end, by what the results file says of each; who lost or doubled a job is not."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def is_durable(case: Case) -> bool:
     return bool(case.lines[-1].get("durable")) and bool(case.lines[-1].get("acknowledges"))
 
 
+def is_sound(case: Case) -> bool:
+    """Whether each of its jobs ran exactly once, in every repeat. Else its figures are shown and rank nowhere."""
+    return not any(line.get("lost") or line.get("doubled") for line in case.lines)
+
+
 def has_result(case: Case) -> bool:
     """Whether each job had a result, which was kept."""
     return bool(case.lines[-1].get("with_result"))
@@ -42,8 +47,9 @@ def best(cases: Mapping[str, Case], *, durable: bool, with_result: bool) -> tupl
 
 
 def quickest(cases: Mapping[str, Case], figure: str) -> tuple[str, float] | None:
-    """The case with the largest median, and that."""
-    rates = {name: rate for name, case in cases.items() if (rate := case.median(figure)) is not None}
+    """The case with the largest median, and that; of those whose jobs each ran once."""
+    sound = {name: case for name, case in cases.items() if is_sound(case)}
+    rates = {name: rate for name, case in sound.items() if (rate := case.median(figure)) is not None}
     return max(rates.items(), key=lambda item: item[1]) if rates else None
 
 

@@ -57,7 +57,7 @@ class Trial:
         self._name, self._plan, self._backend = name, plan, backend
         self._folder, self._memory = folder, memory
         self._figures: dict[str, Any] = {}
-        self._lost = self._doubled = 0
+        self.lost = self.doubled = 0
 
     async def run(self) -> dict[str, Any]:
         """The figures."""
@@ -66,12 +66,12 @@ class Trial:
         await self._drain(count, way, phase="drain")
         await self._end_to_end(count, way)
         await self._pickup()
-        return {"jobs": count, **self._figures, "lost": self._lost, "doubled": self._doubled}
+        return {"jobs": count, **self._figures, "lost": self.lost, "doubled": self.doubled}
 
     async def run_end_to_end(self, way: str) -> dict[str, Any]:
         """The figures of that phase alone."""
         await self._end_to_end(self._plan.jobs, self._way(way))
-        return {"jobs": self._plan.jobs, **self._figures, "lost": self._lost, "doubled": self._doubled}
+        return {"jobs": self._plan.jobs, **self._figures, "lost": self.lost, "doubled": self.doubled}
 
     async def _enqueueing(self) -> str:
         """Measure each way; returns the fastest."""
@@ -109,10 +109,10 @@ class Trial:
                 settled_at = await self._settled(peer)
                 await asyncio.sleep(SECOND_RUNS_SECONDS)
             times = [run.ran_at for run in witness.runs()]
-            rate = count / max(1e-9, max(times) - min(times))
-        self._judge(witness, count)
+        ran = self.judge(witness, count)
+        rate = ran / max(1e-9, max(times) - min(times))
         if phase:
-            settled = count / (settled_at - min(times)) if settled_at else None
+            settled = ran / (settled_at - min(times)) if settled_at else None
             self._figures["drain_per_second"] = round(rate, 1)
             self._figures["settled_per_second"] = settled and round(settled, 1)
         return rate
@@ -127,8 +127,8 @@ class Trial:
                 await self._ran(witness, count + 1)
                 await asyncio.sleep(SECOND_RUNS_SECONDS)
             ended = max(run.ran_at for run in witness.runs())
-        self._judge(witness, count)
-        self._figures["end_to_end_per_second"] = round(count / (ended - began), 1)
+        ran = self.judge(witness, count)
+        self._figures["end_to_end_per_second"] = round(ran / (ended - began), 1)
 
     async def _pickup(self) -> None:
         async with self._producer() as peer:
@@ -141,7 +141,7 @@ class Trial:
                     await peer.one({"n": number, "t": time.time()})
                 await self._ran(witness, PICKUPS + 1)
                 await asyncio.sleep(SECOND_RUNS_SECONDS)
-        self._judge(witness, PICKUPS)
+        self.judge(witness, PICKUPS)
         waits = percentiles([run.ran_at - run.enqueued_at for run in witness.runs()])
         self._figures |= {f"pickup_{name}": value for name, value in waits.items()}
 
@@ -189,10 +189,12 @@ class Trial:
             await asyncio.sleep(0.005)
         return None
 
-    def _judge(self, witness: Witness, count: int) -> None:
+    def judge(self, witness: Witness, count: int) -> int:
+        """How many of the jobs ran. Those that did not, or did again, are told beside the figures."""
         found = witness.audit(count)
-        self._lost += found["lost"]
-        self._doubled += found["doubled"]
+        self.lost += found["lost"]
+        self.doubled += found["doubled"]
+        return count - found["lost"]
 
     def _log(self) -> str:
         return (self._folder / "worker.log").read_text(errors="replace")[-2_000:]
