@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ceiling, engine
-from benchmarks.audit import AuditFailed, audit_database, audit_runs
+from benchmarks.audit import AuditFailed, audit_database
 from benchmarks.bench import Bench
 from benchmarks.database import Database
 from benchmarks.in_process import NoOps, bench_settings, running_engine
@@ -50,9 +50,3 @@ async def test_the_audit_finds_a_job_that_did_not_complete(bench: Bench) -> None
 
         with pytest.raises(AuditFailed, match="pending"):
             await audit_database(bench.database.uri, name, completed=1)
-
-
-@pytest.mark.parametrize("numbers", [[0, 1, 1], [0, 2], [0], []])
-def test_the_audit_finds_lost_and_doubled_runs(numbers: list[int]) -> None:
-    with pytest.raises(AuditFailed):
-        audit_runs(numbers, jobs=2)

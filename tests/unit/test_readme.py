@@ -82,7 +82,7 @@ def test_how_long_the_demo_takes_is_said_alike() -> None:
 def test_the_layout_names_only_what_is_there() -> None:
     paths = re.findall(r"^(\S+/\S*)", section("Layout").split("```")[1], re.MULTILINE)
 
-    assert len(paths) == 10
+    assert len(paths) == 11
     assert [path for path in paths if not (ROOT / path.rstrip(",")).exists()] == []
 
 
