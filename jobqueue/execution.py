@@ -41,8 +41,17 @@ async def execute(task: Task, context: TaskContext, payload: JsonValue, *, threa
     except GeneratorExit:  # this coroutine is being closed; there is nobody left to tell
         raise
     except BaseException as error:
-        signal = _signal_in(error)
-        return signal.outcome() if signal is not None else _failed(error, context)
+        return _outcome_of(error, context)
+
+
+def _outcome_of(error: BaseException, context: TaskContext) -> Outcome:
+    signal = _signal_in(error)
+    if signal is None:
+        return _failed(error, context)
+    try:
+        return signal.outcome()
+    except Exception as broken:  # a class of the task's own, whose instances lack what its base class would set
+        return _failed(broken, context)
 
 
 def _completed(returned: Any) -> Outcome:
@@ -72,8 +81,11 @@ def _is_being_cancelled() -> bool:
 
 def _signal_in(error: BaseException) -> Signal | None:
     """The signal that was raised, also when an `asyncio.TaskGroup` of the task has wrapped it."""
-    if isinstance(error, Signal):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for inner in error.exceptions if (found := _signal_in(inner))), None)
+    inside = [error]
+    while inside:
+        found = inside.pop()
+        if isinstance(found, Signal):
+            return found
+        if isinstance(found, BaseExceptionGroup):
+            inside += reversed(found.exceptions)
     return None

@@ -15,6 +15,9 @@ from pydantic_core import ErrorDetails
 from jobqueue.job import JsonValue, cut
 from jobqueue.values import escape_pointer
 
+MAX_GROUPS = 10
+"""So many groups within each other are told of."""
+
 MAX_SUMMARISED = 20
 """An exception group tells about this many of its exceptions; the message is cut anyway."""
 
@@ -75,6 +78,8 @@ class Signal(Exception):
 class RetryLater(Signal):
     """This attempt failed; try again after `after_seconds`, or by the usual back-off when that is None."""
 
+    after_seconds: float | None = None  # also of a class of one's own that does not call the following
+
     def __init__(self, message: str = "", *, after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.after_seconds = None if after_seconds is None else _seconds(after_seconds)
@@ -124,15 +129,20 @@ def class_name(cls: type) -> str:
 
 def summarise(problems: Sequence[ErrorDetails]) -> str:
     """What is wrong and where, by JSON pointers, without a word of the input itself."""
-    return "; ".join(f"{_pointer(problem['loc'])}: {problem['msg']}" for problem in problems)
+    return "; ".join(f"{_pointer(problem['loc'])}: {_what(problem)}" for problem in problems)
 
 
-def _message(error: BaseException) -> str:
+def _what(problem: ErrorDetails) -> str:
+    # The one message of pydantic's that quotes the input.
+    return "it has none of the expected tags" if problem["type"] == "union_tag_invalid" else problem["msg"]
+
+
+def _message(error: BaseException, groups: int = MAX_GROUPS) -> str:
     if isinstance(error, ValidationError):
         return summarise(error.errors(include_url=False, include_context=False, include_input=False))
-    if isinstance(error, BaseExceptionGroup):
-        inner = "; ".join(f"{class_name(type(e))}: {_message(e)}" for e in error.exceptions[:MAX_SUMMARISED])
-        return f"{error.message}: {inner}"
+    if isinstance(error, BaseExceptionGroup) and groups:
+        inner = (f"{class_name(type(e))}: {_message(e, groups - 1)}" for e in error.exceptions[:MAX_SUMMARISED])
+        return f"{error.message}: {'; '.join(inner)}"
     try:
         return str(error)
     except Exception:  # __str__ is user code too, and a broken one must not cost the job its outcome

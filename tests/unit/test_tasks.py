@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from structlog.testing import capture_logs
 from typing_extensions import TypedDict
 
@@ -291,6 +291,34 @@ def test_a_signal_takes_no_time_that_is_none(seconds: float) -> None:
         RetryLater(after_seconds=seconds)
 
 
+class Busy(RetryLater):
+    """Takes something of its own, and does not call its base class."""
+
+    def __init__(self, who: str) -> None:
+        self.who = who
+
+
+class Nap(Snooze):
+    """Lacks even what it stands for."""
+
+    def __init__(self) -> None:
+        pass
+
+
+async def test_a_signal_of_ones_own_need_not_call_its_base_class(threads: ThreadRunner) -> None:
+    async def busy() -> None:
+        raise Busy("the printer")
+
+    async def nap() -> None:
+        raise Nap
+
+    kind = f"{__name__}.Busy"
+    assert await run(busy, threads=threads) == Retry(Failure(kind, "the printer"))
+    napped = await run(nap, threads=threads)
+    assert isinstance(napped, Retry)
+    assert napped.error.type == "AttributeError"
+
+
 class CardDeclined(PermanentFailure):
     """A team's own word for it."""
 
@@ -421,6 +449,42 @@ async def test_the_message_of_an_exception_group_tells_what_is_in_it(threads: Th
     outcome = await run(fail, threads=threads)
 
     assert outcome == Retry(Failure("ExceptionGroup", "two went wrong: LookupError: a; ValueError: b"))
+
+
+async def test_groups_may_be_as_deep_as_they_like(threads: ThreadRunner) -> None:
+    def within(error: Exception) -> Exception:
+        for _ in range(3_000):
+            error = ExceptionGroup("deeper", [error])
+        return error
+
+    async def fail() -> None:
+        raise within(ValueError("bottom"))
+
+    async def give_up() -> None:
+        raise within(PermanentFailure("never"))
+
+    with capture_logs():
+        failed = await run(fail, threads=threads)
+    assert isinstance(failed, Retry)
+    assert failed.error.type == "ExceptionGroup"
+    assert await run(give_up, threads=threads) == Failed(Failure("jobqueue.outcome.PermanentFailure", "never"))
+
+
+class Card(BaseModel):
+    kind: Literal["card"]
+
+
+class Cash(BaseModel):
+    kind: Literal["cash"]
+
+
+async def test_the_tag_of_a_payload_is_not_quoted_either(threads: ThreadRunner) -> None:
+    async def pay(payload: Annotated[Card | Cash, Field(discriminator="kind")]) -> None: ...
+
+    outcome = await run(pay, {"kind": "secret-value"}, threads=threads)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.error.message.endswith("payload: it has none of the expected tags")
 
 
 async def test_a_result_is_brought_to_json(threads: ThreadRunner) -> None:
