@@ -6,8 +6,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
+import mongomock.collection
 import pytest
 from databases import START_SECONDS, free_port, missing_server, server_command
 from pymongo import MongoClient
@@ -48,3 +50,14 @@ def _wait_for_connections(server: subprocess.Popen[bytes], port: int) -> None:
         else:
             return
     raise AssertionError(f"the database server takes no connections within {START_SECONDS} s")
+
+
+@pytest.fixture
+def mock_takes_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyMongo passes `sort` to bulk updates since 4.11, which mongomock 4.3 does not know."""
+    add_update: Any = mongomock.collection.BulkOperationBuilder.add_update
+
+    def without_sort(self: Any, *args: Any, sort: Any = None, **options: Any) -> Any:
+        return add_update(self, *args, **options)
+
+    monkeypatch.setattr(mongomock.collection.BulkOperationBuilder, "add_update", without_sort)

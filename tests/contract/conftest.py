@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 from uuid import uuid4
 
-import mongomock.collection
 import pytest
 from bench import LOGS_KEPT, Bench, StandingClock
 from bson.codec_options import CodecOptions
@@ -89,17 +88,6 @@ async def client(backend: str, request: pytest.FixtureRequest) -> AsyncIterator[
         return
     driver = "pymongo" if backend == "embedded-pymongo" else "motor"
     yield connect(Settings(driver=driver), request.getfixturevalue("uri"))
-
-
-@pytest.fixture
-def mock_takes_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyMongo passes `sort` to bulk updates since 4.11, which mongomock 4.3 does not know."""
-    add_update: Any = mongomock.collection.BulkOperationBuilder.add_update
-
-    def without_sort(self: Any, *args: Any, sort: Any = None, **options: Any) -> Any:
-        return add_update(self, *args, **options)
-
-    monkeypatch.setattr(mongomock.collection.BulkOperationBuilder, "add_update", without_sort)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ MakeService = Callable[[JobRepository, Dispatcher, Followers], JobService]
 
 
 @pytest.fixture
-async def repository() -> AsyncIterator[MongoJobRepository]:
+async def repository(mock_takes_sort: None) -> AsyncIterator[MongoJobRepository]:
     client: Any = AsyncMongoMockClient()
     repository = MongoJobRepository(client, "jobqueue", features=Features(name="mongomock", version="7.0"))
     await repository.prepare()
