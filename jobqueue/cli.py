@@ -11,7 +11,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -256,17 +256,18 @@ def _announcer(
     """What prints the banner, once the service is up."""
 
     def announce(base_url: str | None) -> None:
-        click.echo(
-            banner.compose(
-                base_url=base_url,
-                mongodb_uri=mongodb_uri,
-                database=settings.database,
-                simulate=simulate,
-                example=example_of(registry, simulate=simulate) if roles.http else None,
-                pages=banner.PAGES if roles.http else banner.PAGES_OF_A_WORKER,
-                processes=settings.processes,
-            )
+        text = banner.compose(
+            base_url=base_url,
+            mongodb_uri=mongodb_uri,
+            database=settings.database,
+            simulate=simulate,
+            example=example_of(registry, simulate=simulate) if roles.http else None,
+            pages=banner.PAGES if roles.http else banner.PAGES_OF_A_WORKER,
+            processes=settings.processes,
         )
+        # The service is up, whether or not anybody can be told; a closed file is a ValueError.
+        with suppress(OSError, ValueError):
+            click.echo(text)
 
     return announce
 

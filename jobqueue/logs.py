@@ -1,7 +1,8 @@
 """Logging: events with fields, one line each, on standard error.
 
 JSON unless a person watches; the standard library's loggers (aiohttp, pymongo, motor, asyncio, warnings) pass the same
-processors. No line ever contains the credentials of a MongoDB URI, be it in a field or deep in a traceback.
+processors. No line ever contains the credentials of a MongoDB URI, be it in a field or deep in a traceback. A line that
+cannot be written, because the disk is full or nobody reads any more, is lost, and nothing else is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal, TextIO
+from contextlib import suppress
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -30,7 +32,7 @@ def configure(
     level: str, log_format: LogFormat = "auto", *, stream: TextIO | None = None, process: int | None = None
 ) -> None:
     """Set up logging for this process; may be called again. Every line says which `process` of several this is."""
-    stream = stream or sys.stderr
+    stream = cast(TextIO, _LossyStream(stream or sys.stderr))
     render = _renderer(log_format, colors=stream.isatty())
     processors = _PROCESSORS if process is None else (*_PROCESSORS, _numbered(process))
     structlog.configure(
@@ -40,6 +42,31 @@ def configure(
         cache_logger_on_first_use=False,
     )
     _route_standard_library(level, processors, render, stream)
+
+
+class _LossyStream:
+    """As much of a stream as loggers use. It never fails: work must go on when its log cannot, and much is logged in
+    the very `except` that keeps some loop alive."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        """Python has no standard error where it was closed before the start."""
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        if self._stream is not None:
+            with suppress(OSError, ValueError):  # a closed file is a ValueError
+                self._stream.write(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with suppress(OSError, ValueError):
+                self._stream.flush()
+
+    def isatty(self) -> bool:
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except (OSError, ValueError):
+            return False
 
 
 def mask_credentials(text: str) -> str:

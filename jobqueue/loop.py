@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Coroutine
-from typing import Any
+from typing import Any, TextIO
 
 EXIT_AT_ONCE = 130
 ENDING_SECONDS = 1.0
@@ -48,11 +48,22 @@ def run_to_the_end(main: Coroutine[Any, Any, int]) -> int:
     process ends all the same."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(main)
-        if runner.run(_end_all()):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        going_on = runner.run(_end_all())
+        _flush(sys.stdout)
+        _flush(sys.stderr)
+        if going_on:
             os._exit(code)
     return code
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Write what waits to be, or give it up: Python would try once more at its end, and then exit with 120."""
+    if stream is None or stream.closed:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 async def _end_all() -> Collection[asyncio.Task[Any]]:

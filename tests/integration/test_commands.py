@@ -10,12 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import pytest
+from databases import free_port
 from processes import PROGRAM
 
 from jobqueue.data_dir import DataDir
@@ -94,6 +97,36 @@ def test_ctrl_c_stops_the_service_in_order_and_the_database_after_it(start: Star
     assert [json.loads(line)["event"] for line in errors.splitlines()] == ["started", "stopping", "stopped"]
     assert record is not None
     assert not any(process.is_alive() for process in record.processes)
+
+
+def test_it_works_and_stops_in_order_though_nobody_reads_what_it_prints(start: Start) -> None:
+    port = free_port()
+    # With buffers, as where nothing is set: what is left in them must not change the exit code either.
+    serving = start("serve", "--port", str(port), PYTHONUNBUFFERED="")
+    assert serving.stdout is not None
+    assert serving.stderr is not None
+    serving.stdout.close()
+    serving.stderr.close()
+    job = {"id": "j", "type": "fail", "maxRetries": 1}
+    posting = Request(f"http://127.0.0.1:{port}/jobs", json.dumps(job).encode(), {"Content-Type": "application/json"})
+    _when_it_listens(posting, serving)
+
+    with urlopen(f"http://127.0.0.1:{port}/jobs/j?wait=20", timeout=30) as response:
+        failed = json.load(response)
+    serving.send_signal(signal.SIGINT)
+
+    # That it failed is logged before it is reported; if that cost the outcome, its lease would run out.
+    assert [error["type"] for error in failed["errors"]] == ["jobqueue.builtin.TaskFailed"]
+    assert serving.wait(timeout=60) == 0
+
+
+def _when_it_listens(request: Request, process: subprocess.Popen[str]) -> None:
+    for _ in range(300):
+        assert process.poll() is None
+        with suppress(URLError), urlopen(request, timeout=10):
+            return
+        time.sleep(0.1)
+    raise TimeoutError("it does not listen")
 
 
 def test_ctrl_c_reaches_each_of_several_processes_once_and_the_database_after_them(start: Start, folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -92,6 +94,44 @@ def test_an_exception_is_in_its_line_with_the_traceback_and_without_local_variab
     (line,) = _lines(stream)
     assert "ValueError: 1 wrong" in line["exception"]
     assert "4111" not in line["exception"]
+
+
+class Full(io.StringIO):
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class Unread(io.StringIO):
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+    def isatty(self) -> bool:
+        raise OSError(errno.EIO, "the terminal is gone")
+
+
+def _closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Full(), Unread(), _closed()], ids=["full", "unread", "closed"])
+def test_a_line_that_cannot_be_written_is_lost_and_costs_nobody_anything(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs.configure("INFO", stream=stream)
+    monkeypatch.setattr(sys, "stderr", stream)  # where the standard library complains
+
+    structlog.get_logger().warning("lost")
+    logging.getLogger("aiohttp.server").error("lost")
+
+
+def test_without_a_standard_error_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    logs.configure("INFO")
+
+    structlog.get_logger().warning("lost")
+    logging.getLogger("aiohttp.server").error("lost")
 
 
 def _in_a_field(log: Any) -> None:
