@@ -26,7 +26,7 @@ from jobqueue.doctor import DEFAULT_LIMIT, Examination, as_text, examine, treat
 from jobqueue.embedded import EmbeddedServer, join
 from jobqueue.errors import ConfigurationError, JobQueueError
 from jobqueue.loading import load
-from jobqueue.loop import loop_factory, run_to_the_end
+from jobqueue.loop import loop_factory, open_standard_streams, run_to_the_end
 from jobqueue.settings import PREFIX, Settings, load_settings
 from jobqueue.tasks import Registry, Task
 
@@ -47,6 +47,7 @@ class Roles:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program with these arguments, by default those of the process; returns the exit code."""
+    open_standard_streams()
     try:
         code = program.main(arguments and list(arguments), prog_name="jobqueue", standalone_mode=False)
     except click.ClickException as error:

@@ -41,6 +41,16 @@ def on_stop_signals(stop: Callable[[], object], *, at_once: Callable[[], object]
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
 
+def open_standard_streams() -> None:
+    """Let nothing else get the number of a standard stream that was closed before the start: uvloop aborts the process
+    when it finds a socket of its own there, and C code would print into that socket."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
 def run_to_the_end(main: Coroutine[Any, Any, int]) -> int:
     """Run this in an event loop of its own; returns its exit code.
 

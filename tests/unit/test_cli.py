@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,13 @@ def test_help_explains_and_lists_every_setting(capsys: pytest.CaptureFixture[str
     assert "JOBQUEUE_LEASE_SECONDS how long a worker may be silent" in flat
     assert "(motor|pymongo; default motor)" in flat
     assert "separated by commas; * is every one (default *)" in flat
+
+
+def test_standard_streams_that_were_closed_are_opened_before_a_socket_gets_their_number() -> None:
+    program = "import os; from jobqueue.cli import main; main(['--version']); [os.fstat(number) for number in range(3)]"
+    closing = ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', sys.executable, "-c", program]
+
+    assert subprocess.run(closing, timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("command", ["serve", "api", "worker", "tasks", "demo"])
