@@ -13,6 +13,7 @@ from typing import Any
 from pydantic_core import to_json, to_jsonable_python
 
 from jobqueue.job import JsonValue, LogLine, cut
+from jobqueue.logs import text_of
 from jobqueue.values import check_value
 
 MAX_MESSAGE_BYTES = 2048
@@ -24,7 +25,7 @@ MAX_FIELDS_BYTES = 6 * 1024
 
 def make_line(*, at: datetime, attempt: int, level: str, message: object, fields: Mapping[str, Any]) -> LogLine:
     """A line that can be kept. Never raises, whatever the fields are."""
-    text = cut(message if isinstance(message, str) else _text(message), max_bytes=MAX_MESSAGE_BYTES)
+    text = cut(message if isinstance(message, str) else text_of(message), max_bytes=MAX_MESSAGE_BYTES)
     return LogLine(at=at, attempt=attempt, level=level, message=text, fields=_bounded(fields))
 
 
@@ -49,12 +50,12 @@ def _storable(value: Any) -> JsonValue:
     if value is None or isinstance(value, bool):
         return value
     try:
-        plain = to_jsonable_python(value, fallback=_text)
+        plain = to_jsonable_python(value, fallback=text_of)
         if not check_value(plain) and len(to_json(plain)) <= MAX_FIELD_BYTES:
             return plain
-    except (ValueError, RecursionError):  # PydanticSerializationError is a ValueError
+    except Exception:  # what a value says of itself is user code
         pass
-    return _cut_middle(_text(value))
+    return _cut_middle(text_of(value))
 
 
 def _cut_middle(text: str) -> str:
@@ -64,10 +65,3 @@ def _cut_middle(text: str) -> str:
         return encoded.decode()
     half = (MAX_FIELD_BYTES - 5) // 2
     return f"{encoded[:half].decode(errors='ignore')} ... {encoded[-half:].decode(errors='ignore')}"
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # __str__ is user code, and a broken one must not cost the line
-        return f"({type(value).__name__} that cannot be shown)"

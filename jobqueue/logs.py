@@ -2,7 +2,8 @@
 
 JSON unless a person watches; the standard library's loggers (aiohttp, pymongo, motor, asyncio, warnings) pass the same
 processors. No line ever contains the credentials of a MongoDB URI, be it in a field or deep in a traceback. A line that
-cannot be written, because the disk is full or nobody reads any more, is lost, and nothing else is.
+cannot be written, because the disk is full or nobody reads any more, is lost, and nothing else is. No call of a logger
+fails: what cannot be put into a line is in it as text.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import wraps
 from typing import Any, Literal, TextIO, cast
 
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -26,6 +28,7 @@ _SECRET_OPTIONS = re.compile(
 )
 _CHATTY = ("pymongo", "motor", "asyncio", "aiohttp.access")
 """Libraries that at DEBUG or INFO tell of every command, with its documents."""
+_CALLS = ("debug", "info", "msg", "warn", "warning", "error", "exception", "critical", "fatal", "log")
 
 
 def configure(
@@ -33,15 +36,35 @@ def configure(
 ) -> None:
     """Set up logging for this process; may be called again. Every line says which `process` of several this is."""
     stream = cast(TextIO, _LossyStream(stream or sys.stderr))
-    render = _renderer(log_format, colors=stream.isatty())
+    render = _falling_back_to_text(_renderer(log_format, colors=stream.isatty()))
     processors = _PROCESSORS if process is None else (*_PROCESSORS, _numbered(process))
     structlog.configure(
         processors=[*processors, render],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        wrapper_class=bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
     _route_standard_library(level, processors, render, stream)
+
+
+def bound_logger(level: int) -> type[FilteringBoundLogger]:
+    """The class of loggers of this level and above, whose calls never fail, not even with arguments that do not fit
+    their message: logging must not cost a task its attempt."""
+    base: Any = structlog.make_filtering_bound_logger(level)
+    calls: dict[str, Callable[..., Any]] = {}
+    for name in _CALLS:
+        plainly = getattr(base, "info" if name == "log" else name)
+        calls[name] = _never_failing(getattr(base, name), plainly)
+        calls[f"a{name}"] = _never_failing_async(getattr(base, f"a{name}"), plainly)
+    return cast(type[FilteringBoundLogger], type(base.__name__, (base,), calls))
+
+
+def text_of(value: object) -> str:
+    """The value as text, whatever it is."""
+    try:
+        return str(value)
+    except Exception:  # __str__ is user code, and a broken one must not cost the line
+        return f"({type(value).__name__} that cannot be shown)"
 
 
 class _LossyStream:
@@ -77,7 +100,7 @@ def mask_credentials(text: str) -> str:
 def _route_standard_library(level: str, before: Sequence[Processor], render: Processor, stream: TextIO) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _Formatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *before],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
@@ -90,6 +113,63 @@ def _route_standard_library(level: str, before: Sequence[Processor], render: Pro
     logging.captureWarnings(True)
 
 
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Does not fail when the arguments of a record do not fit its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            return super().format(record)
+        except Exception:
+            message = f"{text_of(record.msg)} {text_of(record.args)}"
+            return super().format(logging.makeLogRecord({**record.__dict__, "msg": message, "args": None}))
+
+
+def _never_failing(call: Callable[..., Any], plainly: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(call)
+    def tell(self: Any, /, *arguments: Any, **fields: Any) -> Any:
+        try:
+            return call(self, *arguments, **fields)
+        except Exception:
+            _tell_plainly(self, plainly, arguments, fields)
+
+    return tell
+
+
+def _never_failing_async(call: Callable[..., Any], plainly: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(call)
+    async def tell(self: Any, /, *arguments: Any, **fields: Any) -> Any:
+        try:
+            return await call(self, *arguments, **fields)
+        except Exception:
+            _tell_plainly(self, plainly, arguments, fields)
+
+    return tell
+
+
+def _tell_plainly(
+    logger: Any, plainly: Callable[..., Any], arguments: Sequence[Any], fields: Mapping[str, Any]
+) -> None:
+    with suppress(Exception):
+        plainly(logger, " ".join(map(text_of, arguments)), fields=fields)
+
+
+def _falling_back_to_text(render: Processor) -> Processor:
+    def rendered(logger: Any, method: str, event: EventDict) -> Any:
+        try:
+            return render(logger, method, {**event})  # a copy, since the console's takes out what it has rendered
+        except Exception:
+            return render(logger, method, {key: presentable(logger, method, key, event[key]) for key in event})
+
+    def presentable(logger: Any, method: str, key: str, value: Any) -> Any:
+        try:
+            render(logger, method, {"event": "", key: value})
+        except Exception:
+            return mask_credentials(text_of(value))
+        return value
+
+    return rendered
+
+
 def _renderer(log_format: LogFormat, *, colors: bool) -> Processor:
     if log_format == "json" or (log_format == "auto" and not colors):
         return structlog.processors.JSONRenderer(sort_keys=False)
@@ -99,7 +179,7 @@ def _renderer(log_format: LogFormat, *, colors: bool) -> Processor:
 
 
 def _put_first_what_is_read_first(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event", ""), **event}
 
 
 def _numbered(process: int) -> Processor:
@@ -111,27 +191,52 @@ def _numbered(process: int) -> Processor:
 
 
 def _mask(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    return {key: _masked(value) for key, value in event.items()}
+    return {key: _masked_or_text(value) for key, value in event.items()}
+
+
+def _masked_or_text(value: Any) -> Any:
+    try:
+        return _masked(value)
+    except Exception:  # it contains itself, say
+        return mask_credentials(text_of(value))
 
 
 def _masked(value: Any) -> Any:
     if isinstance(value, str):
-        return mask_credentials(value) if "://" in value else value
+        return _masked_text(value)
     if isinstance(value, dict):
-        return {key: _masked(item) for key, item in value.items()}
+        return {_masked_key(key): _masked(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(item) for item in value]
     if isinstance(value, BaseException):
-        return mask_credentials(str(value))
+        return mask_credentials(text_of(value))
     return value
+
+
+def _masked_key(key: Any) -> Any:
+    """JSON has no keys but these, and writes all but text as text."""
+    return key if key is None or isinstance(key, bool | int | float) else _masked_text(text_of(key))
+
+
+def _masked_text(text: str) -> str:
+    return mask_credentials(text) if "://" in text else text
+
+
+def _write_out_exception(logger: Any, method: str, event: EventDict) -> EventDict:
+    given = event.get("exc_info")
+    error = given[1] if isinstance(given, tuple) else given if isinstance(given, BaseException) else sys.exc_info()[1]
+    try:
+        return structlog.processors.format_exc_info(logger, method, event)
+    except Exception:  # its causes or groups go deeper than the stack
+        return {**event, "exception": f"{type(error).__name__}: {text_of(error)}"}
 
 
 _PROCESSORS: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-    structlog.processors.StackInfoRenderer(),
-    structlog.processors.format_exc_info,
+    structlog.processors.StackInfoRenderer(additional_ignores=[__name__]),
+    _write_out_exception,
     _put_first_what_is_read_first,
     _mask,
 )

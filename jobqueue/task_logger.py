@@ -9,6 +9,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger
 
+from jobqueue.logs import bound_logger
+
 LOGGER_NAME = "jobqueue.task"
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 LEVELS["critical"] = logging.CRITICAL
@@ -42,4 +44,4 @@ def task_logger(keep: Keep) -> FilteringBoundLogger:
     return logger
 
 
-_ALL_LEVELS = structlog.make_filtering_bound_logger(0)
+_ALL_LEVELS = bound_logger(0)

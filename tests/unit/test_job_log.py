@@ -82,6 +82,7 @@ VALUES: dict[str, Any] = {
     "object": object(),
     "unshowable": Broken(),
     "unshowable within": {"deep": Broken()},
+    "breaking while it is read": (1 // n for n in (1, 0)),
     "long list": ["x" * 5_000] * 10,
     "long text": "x" * 1_000_000,
 }
@@ -227,3 +228,19 @@ def test_lines_go_to_both_logs_and_to_the_jobs_also_below_the_level_of_the_proce
     assert "quiet" not in shown
     assert '"event": "loud !"' in shown
     assert f'"job_id": "{JOB}"' in shown
+
+
+def test_no_call_fails_and_what_it_says_is_kept(process_log: io.StringIO) -> None:
+    kept: list[tuple[object, dict[str, Any]]] = []
+    logger = task_logger(lambda level, message, fields: kept.append((message, dict(fields))))
+    itself: dict[str, Any] = {}
+    itself["self"] = itself
+
+    logger.warning("counted", counts={(1, 2): 3})
+    logger.warning("around", value=itself)
+    logger.warning("unshowable", value=Broken())
+    logger.warning("%d done", "all")
+
+    assert [message for message, _ in kept] == ["counted", "around", "unshowable", "%d done all"]
+    assert kept[1][1] == {"value": "{'self': {...}}"}
+    assert process_log.getvalue().count("\n") == 4

@@ -9,7 +9,9 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Any
+from uuid import UUID
 
 import pytest
 import structlog
@@ -132,6 +134,106 @@ def test_without_a_standard_error_nothing_is_logged(monkeypatch: pytest.MonkeyPa
 
     structlog.get_logger().warning("lost")
     logging.getLogger("aiohttp.server").error("lost")
+
+
+class Broken(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+    __repr__ = __str__
+
+
+def _holding_itself() -> dict[str, Any]:
+    value: dict[str, Any] = {"uri": URI}
+    value["self"] = [value]
+    return value
+
+
+class Unwritable(Exception):
+    """No traceback of it can be written out."""
+
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]  # an attribute cannot raise
+        raise ValueError("no")
+
+
+ODD: dict[str, Any] = {
+    "keyed by tuples": {(1, 2): 3},
+    "keyed by UUIDs": {UUID(int=7): 3},
+    "keyed by dates": {date(2026, 2, 2): 3},
+    "keyed by the unshowable": {Broken(): 3},
+    "holding itself": _holding_itself(),
+    "an unshowable error": Broken(),
+    "unshowable within": [{"deep": (type("Odd", (), {"__repr__": Broken.__str__})(),)}],
+    "more digits than Python writes": 10**5_000,
+}
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("kind", ODD)
+def test_what_cannot_be_shown_is_in_the_line_as_text(kind: str, log_format: logs.LogFormat) -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", log_format, stream=stream)
+
+    structlog.get_logger().info("odd", value=ODD[kind], n=1)
+    structlog.get_logger().info(ODD[kind], n=2)
+
+    odd, as_event = stream.getvalue().splitlines()
+    assert "s3cr3t" not in stream.getvalue()
+    assert "odd" in odd
+    if log_format == "json":
+        assert (json.loads(odd)["n"], json.loads(as_event)["n"]) == (1, 2)
+
+
+def test_keys_that_json_does_not_know_are_text_and_masked() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream=stream)
+
+    structlog.get_logger().info("counted", counts={(1, 2): 3, 4: 5, URI: 6})
+
+    assert _lines(stream)[0]["counts"] == {"(1, 2)": 3, "4": 5, "mongodb://***@db.example.org:27017/?w=1": 6}
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_that_cannot_be_written_out_leaves_the_name_of_its_error(log_format: logs.LogFormat) -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", log_format, stream=stream)
+
+    structlog.get_logger().error("broke", exc_info=Unwritable("boom"))
+    logging.getLogger("any").error("broke", exc_info=Unwritable("boom"))
+
+    assert stream.getvalue().count("Unwritable: boom") == 2
+
+
+async def test_a_call_with_arguments_that_do_not_fit_is_a_line_all_the_same() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream=stream)
+    log = structlog.get_logger()
+
+    log.info("%d done", "all")
+    log.info("request", method_name="GET")
+    log.log(25, "of no known level")
+    log.info(None)
+    await log.ainfo("%d done", "later")
+    logging.getLogger("any").warning("%d done", "all")
+
+    assert [(line["event"], line.get("fields") or {}) for line in _lines(stream)] == [
+        ("%d done all", {}),
+        ("request", {"method_name": "GET"}),
+        ("25 of no known level", {}),
+        ("", {}),
+        ("%d done later", {}),
+        ("%d done ('all',)", {}),
+    ]
+
+
+def test_a_stack_ends_where_the_line_was_logged() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream=stream)
+
+    structlog.get_logger().info("here", stack_info=True)
+
+    assert _lines(stream)[0]["stack"].splitlines()[-1].strip().startswith("structlog.get_logger().info(")
 
 
 def _in_a_field(log: Any) -> None:
