@@ -38,6 +38,7 @@ class Supervised:
 
     def __init__(self, channel: socket.socket) -> None:
         """Raises `ConnectionError` when the supervisor is gone before it said what to do."""
+        channel.set_inheritable(False)  # or what a task starts holds it open when this process is gone
         self._channel = channel
         line = channel.makefile("rb").readline()
         if not line:

@@ -33,6 +33,9 @@ from jobqueue.supervisor import End, Supervisor
 PROGRAM = ("-P", "-m", "jobqueue.child")
 """-P: what is importable is what the supervisor could import, not what happens to lie in the current folder."""
 NO_SUCH_PROGRAM = 127
+LAST_WORDS_SECONDS = 1.0
+"""What a process said has arrived when it ends, and is read at once. The end of the socket may not come: a process that
+a task forked holds it open."""
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +113,7 @@ class ChildProcess:
     def __init__(self, assignment: Assignment) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._wanted: Signals | None = None
+        self._reason: str | None = None
         self._up: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(assignment))
 
@@ -148,21 +152,23 @@ class ChildProcess:
         reader, writer = await asyncio.open_connection(sock=ours)
         with closing(writer):
             writer.write(assignment.model_dump_json().encode() + b"\n")
-            reason = await self._listen(reader)
-            return End(await self._process.wait(), reason)
+            async with asyncio.TaskGroup() as group:
+                listening = group.create_task(self._listen(reader))
+                code = await self._process.wait()
+                await asyncio.wait({listening}, timeout=LAST_WORDS_SECONDS)
+                listening.cancel()
+        if not self._up.done():
+            self._up.set_result(False)
+        return End(code, self._reason)
 
-    async def _listen(self, reader: asyncio.StreamReader) -> str | None:
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Read what it reports, to its end: that it is up, or why it is not."""
-        reason = None
         with suppress(ConnectionError):
             async for line in reader:
                 report = json.loads(line)
                 if report.get("up") and not self._up.done():
                     self._up.set_result(True)
-                reason = report.get("failed", reason)
-        if not self._up.done():
-            self._up.set_result(False)
-        return reason
+                self._reason = report.get("failed", self._reason)
 
 
 async def _spawn(theirs: socket.socket) -> asyncio.subprocess.Process:

@@ -20,9 +20,12 @@ from observers import WITNESSED, Client, Witness, eventually
 from processes import ServiceProcess, run_command
 from scraped import families_in
 
+from jobqueue.assignment import Assignment
+from jobqueue.child import Supervised
 from jobqueue.data_dir import Process
 from jobqueue.fleet import PROGRAM
 from jobqueue.loop import EXIT_AT_ONCE
+from jobqueue.settings import load_settings
 
 Settings = Callable[..., dict[str, str]]
 TEXT = "text/plain"
@@ -159,6 +162,54 @@ async def test_a_killed_process_comes_back_and_no_accepted_job_is_lost(
         assert (await enqueued(service.url)).keys() == {"1", "2"}
         assert len(more) == 16
         assert await service.stop() == 0
+
+
+@pytest.mark.parametrize("by", ["fork", "shell"])
+async def test_a_killed_process_comes_back_while_one_that_its_task_started_lives_on(
+    http: aiohttp.ClientSession, settings_for: Settings, by: str
+) -> None:
+    async with Processes("worker", "--processes", "2", "--tasks", WITNESSED, env=settings_for(WORKERS="2")) as workers:
+        async with ServiceProcess("api", env=settings_for()) as api:
+            client = Client(http, api.url)
+            _, created = await client.post("/jobs", {"type": "leave-a-process", "payload": {"by": by}})
+            _, job = await client.get(f"/jobs/{created['id']}?wait=30")
+        killed, left = job["result"]["pid"], job["result"]["left"]
+        number = next(number for number, pid in workers.living().items() if pid == killed)
+        try:
+            os.kill(killed, signal.SIGKILL)
+
+            ended = await workers.wait_for_event("process ended", process=number)
+            assert ended["exit_code"] == -signal.SIGKILL
+            assert await workers.is_back(number, after=killed) != killed
+            workers.send(signal.SIGTERM)
+            await workers.wait_for_event("stopped", process=number)
+            await gone([workers.pid], seconds=30)
+            assert Process.of(left)
+        finally:
+            os.kill(left, signal.SIGKILL)
+        assert await workers.wait(seconds=10) == 0
+
+
+def test_what_a_task_starts_does_not_inherit_the_way_to_the_supervisor() -> None:
+    assignment = Assignment.of(
+        load_settings(),
+        mongodb_uri="mongodb://db/",
+        http=False,
+        workers=True,
+        modules=(),
+        simulate=False,
+        folder="/tmp/x",
+        numbers=(1,),
+        number=1,
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.set_inheritable(True)  # as it is when it comes from the supervisor
+        ours.sendall(assignment.model_dump_json().encode() + b"\n")
+
+        Supervised(theirs)
+
+        assert not theirs.get_inheritable()
 
 
 async def test_processes_whose_supervisor_is_killed_stop_in_order(

@@ -7,7 +7,9 @@ and a killed process leaves whole lines.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
+import subprocess
 import time
 from contextlib import suppress
 from typing import Any
@@ -56,6 +58,17 @@ async def stubborn(context: TaskContext) -> None:
     while True:
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
+
+
+@task("leave-a-process")
+def leave_a_process(payload: dict[str, Any]) -> dict[str, Any]:
+    """What it starts outlives it, and has what is open here: all of it by a fork, what is inheritable by a shell."""
+    if payload["by"] == "fork":
+        fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
+        fork.start()
+        return {"pid": os.getpid(), "left": fork.pid}
+    shell = subprocess.Popen(["sleep", "600"], close_fds=False)
+    return {"pid": os.getpid(), "left": shell.pid}
 
 
 @task("always-fails")
