@@ -134,25 +134,42 @@ class EmbeddedServer:
         if self._keeper is not None:
             self._stop.set()
             await self._keeper
-            await self._folder.end_leftovers()
+            await self._end_leftovers()
             self._keeper = None
             self._stop.clear()
 
     async def _keep(self, command: Sequence[str], ready: asyncio.Future[bool]) -> None:
         """Keep a guardian on its feet until it is time to stop; the guardian does the same for the server."""
         while True:
-            await self._run_guardian(command, ready)
+            reason = await self._run_guardian_or_say_why(command, ready)
             if not ready.done():
                 ready.set_result(False)
             if self._stop.is_set():
                 return
             log.error(
-                "guardian of the embedded server ended", port=self._port, again_in_seconds=_GUARDIAN_AGAIN_SECONDS
+                "guardian of the embedded server ended",
+                port=self._port,
+                reason=reason,
+                again_in_seconds=_GUARDIAN_AGAIN_SECONDS,
             )
-            await self._folder.end_leftovers()
+            await self._end_leftovers()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _GUARDIAN_AGAIN_SECONDS)
                 return
+
+    async def _run_guardian_or_say_why(self, command: Sequence[str], ready: asyncio.Future[bool]) -> str | None:
+        try:
+            await self._run_guardian(command, ready)
+        except OSError as error:  # no process, memory or file to be had now, which may be over at the next attempt
+            self._last_lines.append(str(error))
+            return str(error)
+        return None
+
+    async def _end_leftovers(self) -> None:
+        try:
+            await self._folder.end_leftovers()
+        except OSError as error:
+            log.warning("what is left of the embedded server cannot be ended", port=self._port, reason=str(error))
 
     async def _run_guardian(self, command: Sequence[str], ready: asyncio.Future[bool]) -> None:
         """Run one guardian until it ends or it is time to stop."""
@@ -186,7 +203,7 @@ class EmbeddedServer:
                 continue  # cut short, because this process was stopped and the pipe was full
             match event["event"]:
                 case "started":
-                    self._record(child.pid, event["pid"])
+                    self._record(child.pid, event["pid"], ready=ready)
                 case "output":
                     self._listen_to(event["line"], ready)
                 case "ended" if ready.done():
@@ -200,9 +217,16 @@ class EmbeddedServer:
                 case "ended":
                     ready.set_result(False)
 
-    def _record(self, *pids: int) -> None:
-        processes = (Process.of(pid) for pid in pids)
-        self._folder.write(ServerRecord(self._port, tuple(process for process in processes if process)))
+    def _record(self, *pids: int, ready: asyncio.Future[bool]) -> None:
+        """Note the processes for others. At the first start that has to succeed; later the server matters more."""
+        try:
+            processes = [Process.of(pid) for pid in pids]
+            self._folder.write(ServerRecord(self._port, tuple(process for process in processes if process)))
+        except (ConfigurationError, OSError) as error:
+            if ready.done():
+                log.error("processes of the embedded server cannot be noted", port=self._port, reason=str(error))
+            else:
+                ready.set_exception(ConfigurationError(str(error)))
 
     def _listen_to(self, line: str, ready: asyncio.Future[bool]) -> None:
         if _LISTENS in line:

@@ -241,6 +241,69 @@ async def test_a_killed_guardian_is_replaced_and_its_server_too(folder: Path, fi
     ]
 
 
+async def test_a_server_whose_processes_cannot_be_noted_is_started_again_all_the_same(
+    folder: Path, first_port: int
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+            crashed = processes_in(folder)[1]
+            (folder / "server.json.new").mkdir()  # stands for a disk without room
+
+            os.kill(crashed.pid, signal.SIGKILL)
+
+            await gone((crashed,))
+            await answers(server.uri)
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == [
+        "processes of the embedded server cannot be noted"
+    ]
+    assert not _pings(server.uri)
+
+
+async def test_a_start_that_cannot_be_noted_is_refused_at_once_and_leaves_nothing_behind(
+    folder: Path, first_port: int
+) -> None:
+    (folder / "server.json.new").mkdir(parents=True)
+    server = EmbeddedServer(folder, engine="python", first_port=first_port)
+
+    async with asyncio.timeout(30):
+        with pytest.raises(ConfigurationError, match=r"cannot be used \(Is a directory\): set JOBQUEUE_DATA_DIR"):
+            await server.start()
+
+    assert not _pings(server.uri)
+    await DataDir(folder).lock()  # is free
+
+
+async def test_a_guardian_that_cannot_be_started_is_tried_again(
+    folder: Path, first_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+            before = processes_in(folder)
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "executable", str(folder / "nothing"))  # stands for a system without room for it
+                os.kill(before[0].pid, signal.SIGKILL)
+
+                async def refused() -> bool:
+                    return any(line.get("reason") for line in lines)
+
+                await eventually(refused, seconds=30, what="a start of the guardian to fail")
+
+            await answers(server.uri)
+    assert not _pings(server.uri)
+
+
+async def test_a_guardian_that_cannot_be_started_at_first_is_why_there_is_no_server(
+    folder: Path, first_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(folder / "nothing"))
+
+    async with asyncio.timeout(30):
+        with pytest.raises(ConfigurationError, match=r"(?s)does not start; it said:\n  .*No such file"):
+            await EmbeddedServer(folder, engine="python", first_port=first_port).start()
+
+    await DataDir(folder).lock()  # is free
+
+
 async def test_leftovers_are_stopped_and_strangers_with_their_ids_are_not(folder: Path) -> None:
     """A guardian killed together with its parent leaves the server running where the kernel has no way to tell it."""
     with contextlib.ExitStack() as stack:
