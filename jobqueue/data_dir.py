@@ -76,6 +76,10 @@ class ServerRecord:
         return len(self.processes) == 2 and self.processes[-1].is_alive()
 
 
+_locked: set[DataDir] = set()
+"""Those whose lock this process holds."""
+
+
 class DataDir:
     """One folder. What the file system refuses comes out as `ConfigurationError`."""
 
@@ -111,6 +115,7 @@ class DataDir:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         self._lock = descriptor
+        _locked.add(self)
 
     async def _acquire(self, descriptor: int) -> None:
         give_up_at = time.monotonic() + _LOCK_SECONDS
@@ -130,6 +135,7 @@ class DataDir:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+            _locked.discard(self)
 
     def read(self) -> ServerRecord | None:
         """What was last written; None for a new folder, or when it cannot be understood."""
@@ -161,6 +167,17 @@ class DataDir:
                 f"the data folder {self.path} cannot be used ({error.strerror}):"
                 " set JOBQUEUE_DATA_DIR to a folder that can be written"
             ) from None
+
+
+def _leave_the_locks_to_the_parent() -> None:
+    """What a task forks without exec, as multiprocessing does, has the lock too, and may outlive this process with it.
+
+    Closing a copy of the descriptor takes nothing from the parent."""
+    for folder in list(_locked):
+        folder.unlock()
+
+
+os.register_at_fork(after_in_child=_leave_the_locks_to_the_parent)
 
 
 def identify(pid: int) -> str | None:

@@ -304,6 +304,28 @@ async def test_a_guardian_that_cannot_be_started_at_first_is_why_there_is_no_ser
     await DataDir(folder).lock()  # is free
 
 
+async def test_what_the_parent_forked_does_not_keep_the_folder_when_the_parent_is_killed(
+    folder: Path, start_parent: Callable[..., int]
+) -> None:
+    parent = start_parent("forks")
+
+    os.kill(parent, signal.SIGKILL)
+
+    await DataDir(folder).lock()
+
+
+async def test_a_fork_leaves_the_lock_to_its_parent(folder: Path) -> None:
+    held = DataDir(folder)
+    await held.lock()
+    if (fork := os.fork()) == 0:
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, fork, 0)
+
+    with pytest.raises(ConfigurationError, match="is in use by process"):
+        await DataDir(folder).lock()
+    held.unlock()
+
+
 async def test_leftovers_are_stopped_and_strangers_with_their_ids_are_not(folder: Path) -> None:
     """A guardian killed together with its parent leaves the server running where the kernel has no way to tell it."""
     with contextlib.ExitStack() as stack:
