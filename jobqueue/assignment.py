@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from jobqueue.job import Fault
 from jobqueue.settings import Settings
 
 
@@ -30,9 +31,15 @@ class Assignment(BaseModel):
     @classmethod
     def of(cls, settings: Settings, **rest: Any) -> Self:
         """The assignment with these settings; the URI of the database is a field of its own."""
-        return cls(settings_given=settings.model_dump(mode="json", exclude={"mongodb_uri"}), **rest)
+        given = settings.model_dump(mode="json", exclude={"mongodb_uri", "fault"})
+        # A fault without a number fails every attempt, one with the number 0 none: what was not said stays unsaid.
+        given["fault"] = settings.fault and settings.fault.model_dump(mode="json", exclude_unset=True)
+        return cls(settings_given=given, **rest)
 
     @property
     def settings(self) -> Settings:
         """The settings as the supervisor had them, whatever the environment says."""
-        return Settings(**self.settings_given, mongodb_uri=None)
+        fault = self.settings_given["fault"]
+        # As a model: an object would be merged with that of the environment.
+        given = self.settings_given | {"fault": fault and Fault(**fault)}
+        return Settings(**given, mongodb_uri=None)
