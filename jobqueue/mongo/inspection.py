@@ -69,10 +69,15 @@ class MongoInspector:
     async def specimens(self, *, limit: int) -> Sequence[Specimen]:
         """The newest of each state, those of no state, and those that have no `seq`."""
         queries: list[Filter] = [{"status": status.value} for status in Status]
-        queries.append({"status": await self._strange_statuses()})
-        found = [_specimen(document) for query in queries for document in await self._find(query, limit=limit)]
+        queries.append(await self._of_strange_status())
+        # By id: a status that is a list is found by each of its entries.
+        found = {
+            repr(document["_id"]): _specimen(document)
+            for query in queries
+            for document in await self._find(query, limit=limit)
+        }
         by_hand = [_specimen(document) for document in await self._find({"seq": None}, limit=limit)]
-        return [*(one for one in found if one.has_seq), *by_hand]
+        return [*(one for one in found.values() if one.has_seq), *by_hand]
 
     async def counts(self) -> Counts:
         """By state and all together. Costs what it counts."""
@@ -116,7 +121,7 @@ class MongoInspector:
     async def mend(self, check: str, specimen: Specimen, *, at: datetime) -> bool:
         """Repair one document, while it is in the state in which it was seen and has what was wrong with it."""
         query, update = TREATMENTS[check](specimen, at)
-        query = {"_id": specimen.raw_id, "status": specimen.status} | query
+        query = {"_id": specimen.raw_id, "status": {"$eq": specimen.status}} | query
         try:
             result = await self._store.calls.attempt(
                 lambda: self._store.jobs.update_one(query, update, **self._store.by_id), seconds=MAINTENANCE_SECONDS
@@ -131,12 +136,15 @@ class MongoInspector:
         found = await self._store.calls.run(WHAT, collection.index_information)
         return _compare(collection.name, wanted, found)
 
-    async def _strange_statuses(self) -> Mapping[str, Any]:
+    async def _of_strange_status(self) -> Filter:
         # read: every value of status; one step for each of them in the index
         values = await self._store.calls.run(
             WHAT, lambda: self._store.jobs.distinct("status"), seconds=MAINTENANCE_SECONDS
         )
-        return {"$in": [None, *(value for value in values if value not in set(Status))]}
+        # It may be anything, also what cannot be hashed and what looks like an operator. Of a list the server tells the
+        # entries, so an empty one is asked for by itself.
+        strange = [None, [], *(value for value in values if value not in list(Status))]
+        return {"$or": [{"status": {"$eq": value}} for value in strange]}
 
     async def _find(self, query: Filter, *, limit: int) -> Sequence[Mapping[str, Any]]:
         # read: the newest documents, without what the clients put into them

@@ -189,6 +189,22 @@ async def test_a_document_that_breaks_an_invariant_is_found_and_mended(patient: 
 
 
 @pytest.mark.parametrize(
+    "status", [{"a": 1}, {"$gt": 1}, ["pending"], ["pending", "x"], ["runing"], [["runing"]], [], 5.0, True]
+)
+async def test_a_state_that_is_no_text_is_found_and_mended(patient: Patient, status: object) -> None:
+    job_id = await patient.insert()
+    await patient.raw.jobs.update_one({"_id": job_id}, [{"$set": {"status": {"$literal": status}}}])
+
+    examination = await patient.examine()
+    mended = await treat(patient.inspector, examination)
+
+    assert [(one.check.name, one.examples) for one in examination.findings] == [("unknown-status", [job_id])]
+    assert mended == {"unknown-status": 1}
+    assert (await patient.examine()).healthy
+    assert (await patient.raw.jobs.find_one({"_id": job_id}))["status"] == "failed"
+
+
+@pytest.mark.parametrize(
     ("fields", "status"),
     [
         ({"retryCount": 3}, "failed"),
