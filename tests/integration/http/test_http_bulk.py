@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from memory_jobs import MemoryJobs
 
+from jobqueue.api import bulk
 from jobqueue.service import JobService
 
 Client = TestClient[web.Request, web.Application]
@@ -103,6 +104,40 @@ async def test_ten_thousand_items_are_taken_and_one_more_is_not(client: Client, 
     assert too_many.status == 413
     assert "10000 items" in (await too_many.json())["detail"]
     assert jobs.jobs.keys() == {"1"}
+
+
+@pytest.mark.parametrize(("body", "headers"), [(b"[" + b"7," * 10_000 + b"7]", JSON), (b"7\n" * 10_001, NDJSON)])
+async def test_nothing_is_made_of_items_that_are_too_many(
+    client: Client, monkeypatch: pytest.MonkeyPatch, body: bytes, headers: dict[str, str]
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(bulk, "_element", lambda *element: made.append(element))
+    monkeypatch.setattr(bulk, "_line", made.append)
+
+    response = await client.post("/jobs/bulk", data=body, headers=headers)
+
+    assert response.status == 413
+    assert made == []
+
+
+def test_of_too_many_lines_no_more_are_taken_than_tell_it() -> None:
+    assert len(bulk._lines(b"7\n" * 20_000)) == 10_001
+
+
+async def test_lines_among_many_blank_ones_are_the_same_as_alone(client: Client) -> None:
+    lines = [b" {}", b"\t{\r", b'{"id": "a"} \r', b" \x0b{}", b"7"]
+
+    alone = await client.post("/jobs/bulk", data=b"\n".join(lines), headers=NDJSON)
+    await client.delete("/jobs/a")
+    among = await client.post("/jobs/bulk", data=b"\n \r\n".join([b"", *lines, b"\n" * 10_000]), headers=NDJSON)
+
+    assert (await among.json()) == (await alone.json())
+
+
+async def test_an_array_that_is_no_json_is_told_so_however_many_items_it_has(client: Client) -> None:
+    response = await client.post("/jobs/bulk", data=b"[" + b"7," * 10_001 + b"]", headers=JSON)
+
+    assert response.status == 400
 
 
 async def test_a_body_over_the_limit_of_bulk_requests_is_refused_whole(client: Client, jobs: MemoryJobs) -> None:
