@@ -8,6 +8,8 @@ from graphql.validation import validate
 
 from jobqueue.api.graphql.limits import (
     MAX_ALIASES,
+    MAX_BULKS,
+    MAX_COPIES,
     MAX_DEPTH,
     MAX_LISTS,
     MAX_QUERY_LENGTH,
@@ -15,10 +17,12 @@ from jobqueue.api.graphql.limits import (
     Scales,
     Weight,
     WeightLimit,
+    items_limit,
 )
 from jobqueue.api.graphql.page import OPERATIONS
 from jobqueue.api.graphql.requests import GraphQLBody
 from jobqueue.api.graphql.schema import SCHEMA
+from jobqueue.api.schemas import MAX_BULK_ITEMS
 from jobqueue.errors import InvalidJob
 
 
@@ -39,6 +43,9 @@ def weigh(document: str) -> Weight:
         ("{ __schema { types { fields { name } } } }", Weight()),
         ("{ a: __typename }", Weight(aliases=1)),
         ("{ ...Nobody }", Weight()),
+        ("mutation { a: EnqueueMany { b: accepted } }", Weight(depth=2, aliases=2, bulks=1, copies=1)),
+        ("{ Jobs { a: payload payload b: id } }", Weight(depth=2, aliases=2, lists=1, copies=1)),
+        ("{ Job { ...F ... { ...F } } } fragment F on Job { a: result }", Weight(depth=2, aliases=2, copies=2)),
         ("{ ...F } fragment F on Query { Jobs { id } ...F }", Weight(depth=2, lists=1)),
     ],
 )
@@ -54,11 +61,18 @@ def test_fragments_that_double_a_hundred_times_are_weighed_at_once() -> None:
     assert weight == Weight(depth=2, aliases=2**100, lists=2**100)
 
 
+def copies(number: int) -> str:
+    return " ".join(f"a{i}: payload" for i in range(number))
+
+
 LEVELS = "errors { " * 20 + "at" + " }" * 20
 TOO_MUCH = {
     f"{MAX_DEPTH} levels": "{ Jobs { " + LEVELS + " } }",
     f"{MAX_ALIASES} aliases": "{" + " ".join(f"a{i}: __typename" for i in range(MAX_ALIASES + 1)) + "}",
     f"{MAX_LISTS} of the fields": "{" + " ".join(f"a{i}: JobStatus {{ failed }}" for i in range(MAX_LISTS + 1)) + "}",
+    f"{MAX_BULKS} of the fields EnqueueMany": "mutation { EnqueueMany(jobs: []) { accepted } ...F }"
+    " fragment F on Mutation { a: EnqueueMany(jobs: []) { accepted } }",
+    f"{MAX_COPIES} large fields under other names": "{ Jobs {" + copies(MAX_COPIES + 1) + "} }",
 }
 
 
@@ -70,6 +84,53 @@ async def test_an_operation_beyond_a_limit_is_refused_and_told_which(limit: str)
     assert result.data is None
     (error,) = [each for each in result.errors if limit in each.message]
     assert error.extensions == {"code": "LIMIT_EXCEEDED"}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "{ jobsConnection {" + " ".join(f"a{i}: nodes {{ payload }}" for i in range(MAX_COPIES + 1)) + "} }",
+        "{ jobsConnection {" + " ".join(f"nodes {{ a{i}: payload }}" for i in range(MAX_COPIES + 1)) + "} }",
+        "mutation { EnqueueMany(jobs: []) { items {" + " ".join(f"a{i}: id" for i in range(MAX_COPIES + 1)) + "} } }",
+    ],
+    ids=["what holds them", "selections that become one", "ten thousand ids"],
+)
+async def test_there_is_no_way_around_the_limit_of_copies(document: str) -> None:
+    result = await SCHEMA.execute(document)
+
+    assert result.errors
+    assert f"{MAX_COPIES} large fields under other names" in result.errors[0].message
+
+
+def test_large_fields_under_their_own_names_and_a_few_others_are_within_the_limits() -> None:
+    whole = " ".join(f'a{i}: Job(id: "{i}") {{ payload result errors {{ message }} }}' for i in range(MAX_ALIASES))
+
+    for document in (f"{{ {whole} }}", "{ Jobs {" + copies(MAX_COPIES) + "} }"):
+        assert validate(SCHEMA._schema, parse(document), [WeightLimit]) == []
+
+
+MANY = "mutation ($jobs: [NewJob!]!) { EnqueueMany(jobs: $jobs) { accepted } }"
+
+
+async def test_more_jobs_than_a_bulk_request_may_have_are_refused_before_they_are_read() -> None:
+    result = await SCHEMA.execute(MANY, {"jobs": [None] * (MAX_BULK_ITEMS + 1)})
+
+    assert result.errors
+    (error,) = result.errors
+    assert (error.message, error.extensions) == ("at most 10000 items are taken", {"code": "LIMIT_EXCEEDED"})
+
+
+async def test_as_many_jobs_as_a_bulk_request_may_have_are_read() -> None:
+    result = await SCHEMA.execute(MANY, {"jobs": [None] * MAX_BULK_ITEMS})
+
+    assert result.errors
+    assert "Expected" in result.errors[0].message
+
+
+def test_a_list_that_is_no_list_of_jobs_may_be_longer() -> None:
+    document = parse('mutation ($list: JSON) { Enqueue(task: "a", payload: $list) { id } }')
+
+    assert validate(SCHEMA._schema, document, [items_limit({"list": [7] * (MAX_BULK_ITEMS + 1)})]) == []
 
 
 def test_a_query_that_is_longer_than_any_that_people_write_is_refused_unread() -> None:

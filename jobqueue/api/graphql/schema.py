@@ -35,7 +35,16 @@ from jobqueue.api.graphql.types import (
     Worker,
 )
 from jobqueue.api.handlers import has_more, possible_id
-from jobqueue.api.schemas import DEFAULT_PAGE, LIVE, MAX_PAGE, MAX_REDRIVEN, JobsQuery, QueueView, RedriveBody
+from jobqueue.api.schemas import (
+    DEFAULT_PAGE,
+    LIVE,
+    MAX_BULK_ITEMS,
+    MAX_PAGE,
+    MAX_REDRIVEN,
+    JobsQuery,
+    QueueView,
+    RedriveBody,
+)
 from jobqueue.errors import DuplicateJob, JobNotFound
 from jobqueue.repository import JobFilter
 from jobqueue.service import NewJob
@@ -150,7 +159,10 @@ class Mutation:
         except DuplicateJob as duplicate:
             return Job.of(_first_of_its_key(duplicate, wanted))
 
-    @strawberry.mutation(name="EnqueueMany", description="Enqueue many jobs, each judged by itself.")
+    @strawberry.mutation(
+        name="EnqueueMany",
+        description=f"Enqueue up to {MAX_BULK_ITEMS:,} jobs, each judged by itself. Once in an operation.",
+    )
     async def enqueue_many(self, info: Info, jobs: list[NewJobInput]) -> EnqueuedMany:
         limit = info.context.api.limits.max_payload_bytes
         items = [item_of(job) for job in jobs]
