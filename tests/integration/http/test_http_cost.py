@@ -68,7 +68,7 @@ class Agreeable:
     async def insert_many(self, documents: Sequence[object], **options: object) -> None:
         await asyncio.sleep(0)
 
-    async def update_one(self, *statement: object, **options: object) -> None:
+    async def bulk_write(self, *statements: object, **options: object) -> None:
         await asyncio.sleep(0)
 
     async def count_documents(self, *query: object, **options: object) -> int:
