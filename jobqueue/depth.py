@@ -15,6 +15,7 @@ import structlog
 
 from jobqueue.clock import Clock
 from jobqueue.errors import QueueFull
+from jobqueue.loop import take_note
 
 COUNT_SECONDS = 1.0
 COUNT_FACTOR = 10
@@ -91,8 +92,7 @@ class Depth:
 
     def _counted_again(self, counting: asyncio.Task[None]) -> None:
         self._counting = None
-        if not counting.cancelled():
-            counting.exception()  # seen by whoever waits for it, if anybody still does
+        take_note(counting)
 
     def _has_plenty(self) -> bool:
         if self._counted is None or self._clock.monotonic() - self._counted_at >= BELIEVED_SECONDS:

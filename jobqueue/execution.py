@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from jobqueue.context import TaskContext
 from jobqueue.job import MAX_RESULT_BYTES, JsonValue
+from jobqueue.loop import is_being_cancelled
 from jobqueue.outcome import Completed, Outcome, PermanentFailure, Retry, Signal, describe
 from jobqueue.tasks import Task
 from jobqueue.threads import ThreadRunner
@@ -34,7 +35,7 @@ async def execute(task: Task, context: TaskContext, payload: JsonValue, *, threa
         returned = await task.run(context, payload, threads=threads)
         return returned.outcome() if isinstance(returned, Signal) else _completed(returned)
     except asyncio.CancelledError as error:
-        if not _is_being_cancelled():
+        if not is_being_cancelled():
             return _failed(error, context)
         context.interrupt()
         raise
@@ -72,11 +73,6 @@ def _failed(error: BaseException, context: TaskContext) -> Retry:
     # Tracebacks stay in the log of the process; the job keeps the error.
     context.process_log.warning("task raised", exc_info=error)
     return Retry(describe(error))
-
-
-def _is_being_cancelled() -> bool:
-    current = asyncio.current_task()
-    return current is not None and current.cancelling() > 0
 
 
 def _signal_in(error: BaseException) -> Signal | None:

@@ -1,4 +1,4 @@
-"""The event loop of a process: which one, and the signals that stop what runs in it."""
+"""The event loop of a process: which one, the signals that stop what runs in it, and what its tasks have in common."""
 
 from __future__ import annotations
 
@@ -85,3 +85,16 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> Collection[asyncio.Task[A
     for task in tasks:
         task.cancel()
     return (await asyncio.wait(tasks, timeout=ENDING_SECONDS))[1] if tasks else ()
+
+
+def take_note(task: asyncio.Task[Any]) -> None:
+    """For a task whose error is seen by whoever waits for it, if anybody still does: or asyncio would complain that
+    nobody took it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def is_being_cancelled() -> bool:
+    """Whether the current task is asked to end, so that a `CancelledError` in it is its own, not one from elsewhere."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

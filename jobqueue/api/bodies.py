@@ -15,6 +15,7 @@ from aiohttp import ClientConnectionResetError, hdrs, web
 
 from jobqueue.api.answers import JSON
 from jobqueue.errors import ShuttingDown
+from jobqueue.loop import is_being_cancelled
 
 BODY_SECONDS = 60.0
 """A body that takes longer than this to arrive holds its connection no more."""
@@ -57,7 +58,7 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
         # It broke off. What says so where an answer is written says it here too.
         raise ClientConnectionResetError("the client is gone") from error
     except asyncio.CancelledError:
-        if _is_cancelled():
+        if is_being_cancelled():
             raise
         # aiohttp ends what does not arrive while it stops by putting this into the body.
         raise ShuttingDown from None
@@ -80,11 +81,6 @@ def _bounded(body: B, limit: int) -> B:
     if len(body) > limit:
         raise too_large(limit)
     return body
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _declared_type(request: web.Request) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from jobqueue.clock import Clock
+from jobqueue.loop import take_note
 
 CACHE_SECONDS = 1.0
 CACHE_FACTOR = 10
@@ -44,5 +45,4 @@ class Cached(Generic[T]):
 
     def _asked(self, asking: asyncio.Task[T]) -> None:
         self._asking = None
-        if not asking.cancelled():
-            asking.exception()  # seen by whoever waits for it, if anybody still does
+        take_note(asking)

@@ -27,6 +27,7 @@ from pymongo.errors import (
 )
 
 from jobqueue.errors import OutcomeUnknown, Unavailable
+from jobqueue.loop import take_note
 
 CLIENT_SECONDS = 8.0
 """For calls that somebody waits for: the answer, or the 503, is there within ten seconds."""
@@ -80,7 +81,7 @@ class Calls:
     async def attempt(self, call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
         """The answer of one call, or the driver's own error."""
         task = self.spawn(self.in_this_task(call, seconds=seconds))
-        task.add_done_callback(_take_note)
+        task.add_done_callback(take_note)
         return await asyncio.shield(task)
 
     async def in_this_task(self, call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
@@ -115,12 +116,6 @@ class Calls:
                 await self._room.acquire()
         except TimeoutError:
             raise WaitQueueTimeoutError("too many calls are under way") from None
-
-
-def _take_note(task: asyncio.Task[Any]) -> None:
-    # Or asyncio would complain that nobody took the error of a call whose caller was cancelled.
-    if not task.cancelled():
-        task.exception()
 
 
 async def settled(value: Any) -> Any:

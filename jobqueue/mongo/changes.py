@@ -14,6 +14,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from jobqueue.job import NEAR, Status
+from jobqueue.loop import take_note
 from jobqueue.mongo.calls import settled, unavailable
 from jobqueue.mongo.documents import CODEC
 from jobqueue.mongo.store import Store
@@ -102,8 +103,7 @@ class ChangeStream:
         """Wait for the question that is under way, and let the server forget the stream."""
         if self._asking is not None:
             await asyncio.wait([self._asking])
-            if not self._asking.cancelled():
-                self._asking.exception()  # or asyncio would complain that nobody took it
+            take_note(self._asking)
         try:
             await self._store.database.command(
                 "killCursors", self._collection, cursors=[self._id], session=self._session

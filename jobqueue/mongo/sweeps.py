@@ -14,7 +14,7 @@ import structlog
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, PyMongoError
 
-from jobqueue.job import LAST_INSTANT, AttemptError, Candidate, Claim, Job, JobId, LeaseId, Status
+from jobqueue.job import FINISHED, LAST_INSTANT, AttemptError, Candidate, Claim, Job, JobId, LeaseId, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.counters import Counters
@@ -30,7 +30,7 @@ MAX_IDS = 1_000
 CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
 LEASE_FIELDS = CANDIDATE_FIELDS | {"lease": 1, "retryCount": 1, "maxRetries": 1, moves.FLAG: 1}
 LEASE_EXPIRED = "LeaseExpired"
-WAIT_FOR_NOBODY = [Status.CANCELLED, Status.COMPLETED]
+WAIT_FOR_NOBODY = sorted(FINISHED - {Status.FAILED})
 """Finished, and nothing is to be done about it."""
 
 
