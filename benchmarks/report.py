@@ -224,7 +224,10 @@ def growth_section(found: Benchmark) -> str:
 
 def _whose_memory(found: Benchmark) -> str:
     if any(name.startswith("backlog") and name.endswith(": queries") for name in found.cases):
-        return "Each number of finished or waiting jobs had a fresh server and process: memory is of that size alone."
+        return (
+            "Each number of finished or waiting jobs had a server of its own, every engine a process of its own: "
+            "memory is of that alone. Slots and payloads shared a server, whose memory is of all until then."
+        )
     return "All sizes were measured in one process and on one server: memory is of all until then."
 
 

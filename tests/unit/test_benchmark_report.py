@@ -359,7 +359,7 @@ def test_backlogs_have_the_queries_of_finished_jobs_and_say_whose_the_memory_is(
     page = render(read_results(results))
 
     assert "| backlog of 1000 | 1.00 / 1.00 |" in page
-    assert "memory is of that size alone" in page
+    assert "memory is of that alone" in page
 
 
 def test_the_published_page_is_the_rendering_of_the_published_figures() -> None:
