@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TextIO
 
+from jobqueue.forks import keep_stop_signals
+
 EXIT_AT_ONCE = 130
 ENDING_SECONDS = 1.0
 """For what was cancelled, to end."""
@@ -37,6 +39,7 @@ def on_stop_signals(stop: Callable[[], object], *, at_once: Callable[[], object]
         asked = True
         stop()
 
+    keep_stop_signals()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
 

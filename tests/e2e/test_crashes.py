@@ -111,6 +111,28 @@ async def test_a_coroutine_that_cannot_be_cancelled_does_not_hold_up_the_shutdow
         assert await service.stop(seconds=25) == 0
 
 
+@pytest.mark.parametrize(
+    ("number", "when", "exit_code"),
+    [
+        (signal.SIGTERM, "at once", -signal.SIGTERM),
+        (signal.SIGTERM, "it runs", -signal.SIGTERM),
+        (signal.SIGINT, "it runs", 1),  # by a KeyboardInterrupt
+    ],
+)
+async def test_a_signal_to_what_a_task_forked_does_not_stop_the_service(
+    http: aiohttp.ClientSession, settings_for: Settings, number: signal.Signals, when: str, exit_code: int
+) -> None:
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=settings_for()) as service:
+        client, payload = Client(http, service.url), {"signal": number, "when": when}
+        _, created = await client.post("/jobs", {"type": "end-what-it-forked", "payload": payload})
+
+        _, job = await client.get(f"/jobs/{created['id']}?wait=40")
+
+        assert job["result"] == {"exit_code": exit_code}
+        assert (await client.get("/readyz"))[0] == 200
+        assert await service.stop() == 0
+
+
 async def test_clients_that_send_or_read_slowly_do_not_hold_up_the_shutdown(
     http: aiohttp.ClientSession, settings_for: Settings
 ) -> None:

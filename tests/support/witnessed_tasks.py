@@ -71,6 +71,22 @@ def leave_a_process(payload: dict[str, Any]) -> dict[str, Any]:
     return {"pid": os.getpid(), "left": shell.pid}
 
 
+@task("end-what-it-forked")
+def end_what_it_forked(payload: dict[str, Any]) -> dict[str, Any]:
+    reading, writing = os.pipe()
+    if (fork := os.fork()) == 0:
+        try:
+            os.write(writing, b"it runs")
+            time.sleep(20)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if payload["when"] == "it runs":
+        os.read(reading, 1)
+    os.kill(fork, payload["signal"])
+    return {"exit_code": os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])}
+
+
 @task("always-fails")
 async def always_fails() -> None:
     raise RuntimeError("no luck")
