@@ -16,13 +16,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from jobqueue.errors import ConfigurationError
+from jobqueue.forks import withhold_descriptors
 from jobqueue.guardian import STOP_SECONDS
 
 Engine = Literal["python", "rust"]
@@ -76,16 +77,13 @@ class ServerRecord:
         return len(self.processes) == 2 and self.processes[-1].is_alive()
 
 
-_locked: set[DataDir] = set()
-"""Those whose lock this process holds."""
-
-
 class DataDir:
     """One folder. What the file system refuses comes out as `ConfigurationError`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser().absolute()
         self._lock: int | None = None
+        withhold_descriptors(self)
 
     @property
     def config_file(self) -> Path:
@@ -115,7 +113,6 @@ class DataDir:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         self._lock = descriptor
-        _locked.add(self)
 
     async def _acquire(self, descriptor: int) -> None:
         give_up_at = time.monotonic() + _LOCK_SECONDS
@@ -135,7 +132,10 @@ class DataDir:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-            _locked.discard(self)
+
+    def descriptors(self) -> Iterable[int]:
+        """That of the lock, while this process holds it."""
+        return () if self._lock is None else (self._lock,)
 
     def read(self) -> ServerRecord | None:
         """What was last written; None for a new folder, or when it cannot be understood."""
@@ -167,17 +167,6 @@ class DataDir:
                 f"the data folder {self.path} cannot be used ({error.strerror}):"
                 " set JOBQUEUE_DATA_DIR to a folder that can be written"
             ) from None
-
-
-def _leave_the_locks_to_the_parent() -> None:
-    """What a task forks without exec, as multiprocessing does, has the lock too, and may outlive this process with it.
-
-    Closing a copy of the descriptor takes nothing from the parent."""
-    for folder in list(_locked):
-        folder.unlock()
-
-
-os.register_at_fork(after_in_child=_leave_the_locks_to_the_parent)
 
 
 def identify(pid: int) -> str | None:

@@ -9,11 +9,14 @@ would quote its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, HttpProcessingError, InvalidURLError, LineTooLong
+
+from jobqueue.forks import withhold_descriptors
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Refuse = Callable[[Exception, str], web.Response]
@@ -59,7 +62,20 @@ class ApiServer(web.Server):
 
 
 class ApiRunner(web.AppRunner):
-    """Serves an application that has shortcuts."""
+    """Serves an application that has shortcuts. No fork of the process takes part."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        withhold_descriptors(self)
+
+    def descriptors(self) -> Iterator[int]:
+        """Those of the sockets that listen, and of all connections."""
+        for server in (site._server for site in self.sites if site._server is not None):
+            for listening in cast(asyncio.Server, server).sockets:
+                yield listening.fileno()
+        for connection in self.server.connections if self.server is not None else ():
+            if connection.transport is not None:
+                yield connection.transport.get_extra_info("socket").fileno()
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

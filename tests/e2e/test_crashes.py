@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -131,6 +132,27 @@ async def test_a_signal_to_what_a_task_forked_does_not_stop_the_service(
         assert job["result"] == {"exit_code": exit_code}
         assert (await client.get("/readyz"))[0] == 200
         assert await service.stop() == 0
+
+
+async def test_what_a_task_forked_keeps_neither_the_port_nor_the_connections_of_a_killed_service(
+    http: aiohttp.ClientSession, settings_for: Settings
+) -> None:
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=settings_for()) as service:
+        address, client = urlsplit(service.url), Client(http, service.url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"alive")  # and so it is open here when the task forks
+        _, created = await client.post("/jobs", {"type": "leave-a-process", "payload": {"by": "fork"}})
+        _, job = await client.get(f"/jobs/{created['id']}?wait=30")
+        try:
+            os.kill(service.pid, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                await reader.read()  # to its end, which a client has to see
+            async with ServiceProcess("api", env=settings_for(PORT=str(address.port))) as again:
+                assert again.url == service.url
+        finally:
+            os.kill(job["result"]["left"], signal.SIGKILL)
+            writer.close()
 
 
 async def test_clients_that_send_or_read_slowly_do_not_hold_up_the_shutdown(
