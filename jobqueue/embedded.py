@@ -47,7 +47,7 @@ _LAST_LINES = 5
 _SMALL_TALK = re.compile(r"^ |^Traceback| INFO ")
 """Lines that tell its users nothing: the stack of a Python traceback, and which files it read."""
 
-_GUARDIAN_AGAIN_SECONDS = 1.0
+_AGAIN_SECONDS = 1.0
 
 
 class EmbeddedServer:
@@ -64,6 +64,7 @@ class EmbeddedServer:
         self._wanted_engine = engine
         self._first_port = first_port
         self._port = 0
+        self._unnoted: ServerRecord | None = None
         self._stop = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
@@ -150,11 +151,11 @@ class EmbeddedServer:
                 "guardian of the embedded server ended",
                 port=self._port,
                 reason=reason,
-                again_in_seconds=_GUARDIAN_AGAIN_SECONDS,
+                again_in_seconds=_AGAIN_SECONDS,
             )
             await self._end_leftovers()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), _GUARDIAN_AGAIN_SECONDS)
+                await asyncio.wait_for(self._stop.wait(), _AGAIN_SECONDS)
                 return
 
     async def _run_guardian_or_say_why(self, command: Sequence[str], ready: asyncio.Future[bool]) -> str | None:
@@ -184,12 +185,14 @@ class EmbeddedServer:
         )
         assert child.stdin is not None
         stop = asyncio.create_task(self._stop.wait())
+        noting = asyncio.create_task(self._note_again_and_again())
         following = asyncio.create_task(self._follow(child, ready))
         try:
             await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             child.stdin.close()
             stop.cancel()
+            noting.cancel()
         await _wait_or_kill(child)
         await following
 
@@ -221,12 +224,25 @@ class EmbeddedServer:
         """Note the processes for others. At the first start that has to succeed; later the server matters more."""
         try:
             processes = [Process.of(pid) for pid in pids]
-            self._folder.write(ServerRecord(self._port, tuple(process for process in processes if process)))
+            self._unnoted = ServerRecord(self._port, tuple(process for process in processes if process))
+            self._note()
         except (ConfigurationError, OSError) as error:
             if ready.done():
                 log.error("processes of the embedded server cannot be noted", port=self._port, reason=str(error))
             else:
                 ready.set_exception(ConfigurationError(str(error)))
+
+    def _note(self) -> None:
+        if self._unnoted is not None:
+            self._folder.write(self._unnoted)
+            self._unnoted = None
+
+    async def _note_again_and_again(self) -> None:
+        """What could not be noted: until then nobody can join."""
+        while True:
+            await asyncio.sleep(_AGAIN_SECONDS)
+            with contextlib.suppress(ConfigurationError):
+                self._note()
 
     def _listen_to(self, line: str, ready: asyncio.Future[bool]) -> None:
         if _LISTENS in line:

@@ -109,6 +109,14 @@ async def answers(uri: str) -> None:
     await eventually(pings, seconds=60, what=f"{uri} answers")
 
 
+async def joined(folder: Path) -> bool:
+    try:
+        join(folder)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def _pings(uri: str) -> bool:
     with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=500) as client:
         try:
@@ -241,7 +249,7 @@ async def test_a_killed_guardian_is_replaced_and_its_server_too(folder: Path, fi
     ]
 
 
-async def test_a_server_whose_processes_cannot_be_noted_is_started_again_all_the_same(
+async def test_a_server_whose_processes_cannot_be_noted_is_started_again_all_the_same_and_noted_later(
     folder: Path, first_port: int
 ) -> None:
     with structlog.testing.capture_logs() as lines:
@@ -253,6 +261,9 @@ async def test_a_server_whose_processes_cannot_be_noted_is_started_again_all_the
 
             await gone((crashed,))
             await answers(server.uri)
+            (folder / "server.json.new").rmdir()
+
+            await eventually(lambda: joined(folder), seconds=30, what="others can join")
     assert [line["event"] for line in lines if line["log_level"] == "error"] == [
         "processes of the embedded server cannot be noted"
     ]
