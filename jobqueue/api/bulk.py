@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Sequence, Sized
 from itertools import islice
 
@@ -22,8 +23,15 @@ from jobqueue.job import Job, JsonValue
 from jobqueue.service import JobService, NewJob
 from jobqueue.values import decode_json
 
-ITEMS_BETWEEN_PAUSES = 200
-"""Some milliseconds of validation; then others get their turn on the event loop."""
+READ_AT_ONCE = 64 << 10
+"""Bytes of JSON that take some milliseconds to read. More are read in a thread, since 16 MiB take seconds: at any
+object or integer others may get the interpreter lock."""
+
+TURN_SECONDS = 0.005
+"""After so much validation others get their turn on the event loop. Items may be small or large."""
+
+SHOWN_AT_ONCE = 100
+"""And after so many that were shown: some milliseconds when each is a problem."""
 
 PROBLEMS_OF_AN_ITEM = 3
 """Ten thousand items with everything that is wrong with each would be an answer many times their size."""
@@ -44,7 +52,8 @@ async def read_items(request: web.Request, *, limit: int) -> Sequence[Item]:
         return [_line(line) for line in lines]
     if is_json(request):
         body = await read_body(request, limit=limit)
-        elements = _elements(decode_json(body))
+        value = decode_json(body) if len(body) <= READ_AT_ONCE else await asyncio.to_thread(decode_json, body)
+        elements = _elements(value)
         # A small body has room for millions of items; what is made of each is many times as large as it is.
         _check_number(elements)
         return [_element(element, len(body)) for element in elements]
@@ -53,26 +62,46 @@ async def read_items(request: web.Request, *, limit: int) -> Sequence[Item]:
     )
 
 
-async def enqueue_items(service: JobService, items: Sequence[Item], *, item_limit: int, instance: str) -> BulkAnswer:
+async def enqueue_items(
+    service: JobService,
+    items: Sequence[Item],
+    *,
+    item_limit: int,
+    instance: str,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> BulkAnswer:
     """Store what is a job; tell about each item, in order, what became of it. Raises `ShuttingDown`."""
-    read = await _read_all(items, item_limit)
+    read = await _read_all(items, item_limit, monotonic)
     stored = iter(await service.enqueue_many([item for item in read if isinstance(item, NewJob)]))
     outcomes = [next(stored) if isinstance(item, NewJob) else item for item in read]
-    shown = [_show(index, outcome, instance) for index, outcome in enumerate(outcomes)]
+    shown = await _show_all(outcomes, instance)
     accepted = sum(item.id is not None for item in shown)
     return BulkAnswer(accepted=accepted, rejected=len(shown) - accepted, items=shown)
 
 
-async def _read_all(items: Sequence[Item], item_limit: int) -> Sequence[NewJob | Exception]:
+async def _read_all(
+    items: Sequence[Item], item_limit: int, monotonic: Callable[[], float]
+) -> Sequence[NewJob | Exception]:
     read: list[NewJob | Exception] = []
-    for index, item in enumerate(items):
-        if index % ITEMS_BETWEEN_PAUSES == 0:
-            await asyncio.sleep(0)
+    end_of_turn = monotonic() + TURN_SECONDS
+    for item in items:
         try:
             read.append(item(item_limit))
         except (InvalidJob, web.HTTPException) as error:
             read.append(error)
+        if monotonic() >= end_of_turn:
+            await asyncio.sleep(0)
+            end_of_turn = monotonic() + TURN_SECONDS
     return read
+
+
+async def _show_all(outcomes: Sequence[Job | Exception], instance: str) -> list[BulkItem]:
+    shown = []
+    for index, outcome in enumerate(outcomes, 1):
+        shown.append(_show(index - 1, outcome, instance))
+        if index % SHOWN_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return shown
 
 
 def _show(index: int, outcome: Job | Exception, instance: str) -> BulkItem:
@@ -117,10 +146,17 @@ def _elements(value: JsonValue) -> list[JsonValue]:
 
 def _element(element: JsonValue, at_most: int) -> Item:
     def read(limit: int) -> NewJob:
-        job = NewJobBody.read(element).to_new_job()
         # No element is longer than the body that it came in: mostly there is nothing to measure.
-        if at_most > limit and len(to_json(element)) > limit:
+        if at_most > limit and _length(element) > limit:
             raise too_large(limit)
-        return job
+        return NewJobBody.read(element).to_new_job()
 
     return read
+
+
+def _length(element: JsonValue) -> int:
+    """Measured before it is validated, which would take seconds for the largest."""
+    try:
+        return len(to_json(element))
+    except ValueError:
+        return 0  # of what cannot be written it will be told why

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from hand_clock import HandClock
 from memory_jobs import MemoryJobs
 
 from jobqueue.api import bulk
-from jobqueue.service import JobService
+from jobqueue.errors import InvalidJob
+from jobqueue.job import JsonValue
+from jobqueue.service import JobService, NewJob
+from jobqueue.values import decode_json
 
 Client = TestClient[web.Request, web.Application]
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -53,6 +61,7 @@ POISON: list[tuple[bytes, int, str]] = [
     (b'{"payload": "\\ud800"}', 400, "/payload"),
     (b'{"type": "a", "typ": 1}', 400, "/typ"),
     (b'{"payload": "' + b"x" * 64 * 1024 + b'"}', 413, ""),
+    (b'{"typ": 1, "payload": "' + b"x" * 64 * 1024 + b'"}', 413, ""),
 ]
 
 
@@ -75,6 +84,17 @@ async def test_an_item_that_is_refused_says_why_and_its_neighbours_are_stored(
     assert refused["problem"].keys() >= {"type", "title", "status", "detail", "instance"}
     assert refused["problem"]["instance"] == "/jobs/bulk#/1"
     assert {problem["pointer"] for problem in refused["problem"].get("errors", [])} <= {pointer}
+
+
+async def test_an_item_of_a_large_array_that_cannot_be_measured_is_told_why(client: Client) -> None:
+    large = b'{"payload": "' + b"x" * 40_000 + b'"}'
+    body = b"[" + large + b',{"payload": "\\ud800"},' + large + b"]"
+
+    response = await client.post("/jobs/bulk", data=body, headers=JSON)
+
+    items = (await response.json())["items"]
+    assert [item["status"] for item in items] == [201, 400, 201]
+    assert "surrogate" in items[1]["problem"]["errors"][0]["detail"]
 
 
 async def test_a_line_that_is_no_json_is_refused_alone(client: Client) -> None:
@@ -138,6 +158,61 @@ async def test_an_array_that_is_no_json_is_told_so_however_many_items_it_has(cli
     response = await client.post("/jobs/bulk", data=b"[" + b"7," * 10_001 + b"]", headers=JSON)
 
     assert response.status == 400
+
+
+async def test_others_are_answered_while_a_large_array_is_read(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, begun, answered = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def read(body: bytes) -> JsonValue:
+        loop.call_soon_threadsafe(begun.set)
+        assert answered.wait(10)
+        return decode_json(body)
+
+    monkeypatch.setattr(bulk, "decode_json", read)
+    body = b"[" + b" " * bulk.READ_AT_ONCE + b'{"id": "a"}]'
+    posting = asyncio.create_task(client.post("/jobs/bulk", data=body, headers=JSON))
+    await begun.wait()
+
+    assert (await client.get("/livez")).status == 200
+
+    answered.set()
+    assert (await (await posting).json())["accepted"] == 1
+
+
+async def turns_while(work: Coroutine[Any, Any, object]) -> int:
+    """How often others have their turn on the event loop."""
+    doing, turns = asyncio.create_task(work), 0
+    while not doing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await doing
+    return turns
+
+
+def refused(limit: int) -> NewJob:
+    raise InvalidJob([])
+
+
+async def test_others_have_their_turn_while_items_are_validated(service: JobService) -> None:
+    clock = HandClock()
+
+    def slow(limit: int) -> NewJob:
+        clock.seconds += bulk.TURN_SECONDS
+        return refused(limit)
+
+    def enqueue(item: bulk.Item) -> Coroutine[Any, Any, object]:
+        return bulk.enqueue_items(service, [item] * 10, item_limit=1, instance="", monotonic=clock.monotonic)
+
+    assert await turns_while(enqueue(slow)) - await turns_while(enqueue(refused)) == 10
+
+
+async def test_others_have_their_turn_while_items_are_shown(service: JobService) -> None:
+    clock = HandClock()
+
+    def enqueue(items: int) -> Coroutine[Any, Any, object]:
+        return bulk.enqueue_items(service, [refused] * items, item_limit=1, instance="", monotonic=clock.monotonic)
+
+    assert await turns_while(enqueue(3 * bulk.SHOWN_AT_ONCE)) - await turns_while(enqueue(1)) == 3
 
 
 async def test_a_body_over_the_limit_of_bulk_requests_is_refused_whole(client: Client, jobs: MemoryJobs) -> None:
