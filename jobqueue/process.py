@@ -29,6 +29,7 @@ from jobqueue.siblings import Place
 from jobqueue.tasks import Registry
 
 KEEPALIVE_SECONDS = 75.0
+"""From a connection's beginning, or its last answer, until the next request is there with all its headers."""
 ANSWER_SECONDS = 3.0
 """At the end: time for requests that are under way to be answered. aiohttp lets it pass twice, the second time for
 those whose body it broke off: clients that send or read slowly hold up the end for six seconds."""

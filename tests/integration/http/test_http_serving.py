@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
@@ -120,6 +120,32 @@ def send(writer: asyncio.StreamWriter, message: object) -> None:
     text = json.dumps(message).encode()
     assert len(text) < 126
     writer.write(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+
+
+WHOLE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", WHOLE[:-2], WHOLE + WHOLE[:-2]], ids=["nothing", "half", "one and a half"])
+async def test_a_client_that_does_not_send_its_headers_to_their_end_is_left(service: JobService, sent: bytes) -> None:
+    """However little it sends, and however long it goes on with that."""
+    runner = ApiRunner(build_api(service, clock=ServerClock()), keepalive_timeout=0.05)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    reader, writer = await asyncio.open_connection(*runner.addresses[0])
+    writer.write(sent)
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            writer.write(b"X: y\r\n" if sent else b"\r\n")
+
+    async with asyncio.timeout(30):
+        going_on = asyncio.create_task(go_on())
+        with suppress(ConnectionResetError):
+            assert b" 400 " not in await reader.read()  # as for too many headers, if it came to that
+        going_on.cancel()
+    await runner.cleanup()
+    writer.close()
 
 
 async def test_every_route_without_a_parameter_is_in_the_table(client: Client) -> None:
