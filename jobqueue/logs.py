@@ -2,8 +2,8 @@
 
 JSON unless a person watches; the standard library's loggers (aiohttp, pymongo, motor, asyncio, warnings) pass the same
 processors. No line ever contains the credentials of a MongoDB URI, be it in a field or deep in a traceback. A line that
-cannot be written, because the disk is full or nobody reads any more, is lost, and nothing else is. No call of a logger
-fails: what cannot be put into a line is in it as text.
+cannot be written, because the disk is full or nobody reads any more, is lost, and nothing else is; where somebody could
+but does not read, the process waits. No call of a logger fails: what cannot be put into a line is in it as text.
 """
 
 from __future__ import annotations
