@@ -191,6 +191,8 @@ class EmbeddedServer:
             await asyncio.wait({stop, following}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             child.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                child.terminate()  # since what a task forked holds that pipe open
             stop.cancel()
             noting.cancel()
         await _wait_or_kill(child)

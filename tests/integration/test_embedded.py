@@ -337,6 +337,17 @@ async def test_a_fork_leaves_the_lock_to_its_parent(folder: Path) -> None:
     held.unlock()
 
 
+async def test_a_fork_does_not_keep_the_server_from_being_stopped(folder: Path, first_port: int) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with EmbeddedServer(folder, engine="python", first_port=first_port):
+            if (fork := os.fork()) == 0:
+                signal.pause()
+    _kill(fork)
+    await asyncio.to_thread(os.waitpid, fork, 0)
+
+    assert lines == []
+
+
 async def test_leftovers_are_stopped_and_strangers_with_their_ids_are_not(folder: Path) -> None:
     """A guardian killed together with its parent leaves the server running where the kernel has no way to tell it."""
     with contextlib.ExitStack() as stack:
