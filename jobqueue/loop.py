@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import sys
@@ -58,15 +59,22 @@ def run_to_the_end(main: Coroutine[Any, Any, int]) -> int:
     """Run this in an event loop of its own; returns its exit code.
 
     Some coroutine of a task may catch its cancellation and go on. `asyncio.Runner` would wait for it for ever; here the
-    process ends all the same."""
+    process ends all the same, and what tasks began by multiprocessing with it."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(main)
         going_on = runner.run(_end_all())
+        _end_processes()
         _flush(sys.stdout)
         _flush(sys.stderr)
         if going_on:
             os._exit(code)
     return code
+
+
+def _end_processes() -> None:
+    """Those that tasks began by multiprocessing and left: Python would wait for them at its end, however long."""
+    for process in multiprocessing.active_children():
+        process.terminate()
 
 
 def _flush(stream: TextIO | None) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -134,6 +135,21 @@ async def test_a_signal_to_what_a_task_forked_does_not_stop_the_service(
         assert await service.stop() == 0
 
 
+@pytest.mark.parametrize("daemon", [True, False])
+async def test_what_a_task_forked_does_not_hold_up_the_shutdown(
+    http: aiohttp.ClientSession, settings_for: Settings, daemon: bool
+) -> None:
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=settings_for()) as service:
+        client, payload = Client(http, service.url), {"by": "fork", "daemon": daemon}
+        _, created = await client.post("/jobs", {"type": "leave-a-process", "payload": payload})
+        _, job = await client.get(f"/jobs/{created['id']}?wait=30")
+        try:
+            assert await service.stop(seconds=25) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(job["result"]["left"], signal.SIGKILL)
+
+
 async def test_what_a_task_forked_keeps_neither_the_port_nor_the_connections_of_a_killed_service(
     http: aiohttp.ClientSession, settings_for: Settings
 ) -> None:
@@ -153,6 +169,7 @@ async def test_what_a_task_forked_keeps_neither_the_port_nor_the_connections_of_
         finally:
             os.kill(job["result"]["left"], signal.SIGKILL)
             writer.close()
+        await service.wait()  # for the log to end, which the fork held open
 
 
 async def test_clients_that_send_or_read_slowly_do_not_hold_up_the_shutdown(

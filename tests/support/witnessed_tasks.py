@@ -64,7 +64,9 @@ async def stubborn(context: TaskContext) -> None:
 def leave_a_process(payload: dict[str, Any]) -> dict[str, Any]:
     """What it starts outlives it, and has what is open here: all of it by a fork, what is inheritable by a shell."""
     if payload["by"] == "fork":
-        fork = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
+        fork = multiprocessing.get_context("fork").Process(
+            target=time.sleep, args=(600,), daemon=payload.get("daemon", True)
+        )
         fork.start()
         return {"pid": os.getpid(), "left": fork.pid}
     shell = subprocess.Popen(["sleep", "600"], close_fds=False)
