@@ -14,13 +14,12 @@ from typing import Any
 
 from pymongo import MongoClient, ReadPreference, UpdateMany, UpdateOne
 from pymongo.errors import PyMongoError
-from pymongo.read_concern import ReadConcern
 
 from jobqueue.job import Claim, JobId, LeaseId
 from jobqueue.mongo import moves
 from jobqueue.mongo.calls import unavailable
 from jobqueue.mongo.documents import plain
-from jobqueue.mongo.store import BY_ID, DURABLE, chunks, features_of
+from jobqueue.mongo.store import BY_ID, DURABLE, LOCAL, chunks, features_of
 from jobqueue.repository import Features, Held, ServerHello
 
 WHAT = "renew leases"
@@ -43,7 +42,7 @@ class MongoLeaseStore:
             "jobs",
             write_concern=DURABLE,
             read_preference=ReadPreference.PRIMARY,
-            read_concern=ReadConcern("local"),
+            read_concern=LOCAL,
         )
         self._features: Features | None = None
 

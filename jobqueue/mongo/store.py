@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 DURABLE = WriteConcern(w="majority", j=True)
 HASTY = WriteConcern(w=1)
+LOCAL = ReadConcern("local")
 EMBEDDED_SET = "secantus"
 """The replica set name of the embedded server, by which it is known."""
 
@@ -122,7 +123,7 @@ class Store:
             tries = 0
             while True:
                 try:
-                    async with await settled(session.start_transaction(write_concern=DURABLE)):
+                    async with await settled(session.start_transaction(LOCAL, DURABLE, ReadPreference.PRIMARY)):
                         return await call({"session": session})
                 except PyMongoError as error:
                     tries += 1
@@ -150,7 +151,7 @@ class Store:
             name,
             write_concern=write_concern,
             read_preference=ReadPreference.PRIMARY,
-            read_concern=ReadConcern("local"),
+            read_concern=LOCAL,
         )
 
 
