@@ -24,6 +24,8 @@ from pymongo.topology_description import TopologyDescription
 from jobqueue.mongo.calls import reason_of
 
 AUTHENTICATION_FAILED = 18
+ATLAS_ERROR = 8000
+"""Atlas says all that it refuses by this code; to a wrong password it adds "bad auth"."""
 
 _NUMBER = re.compile(r"\[Errno (-?\d+)\]")
 _UNKNOWN_NAME = {getattr(socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_AGAIN", "EAI_FAIL")}
@@ -40,7 +42,7 @@ def explain(error: PyMongoError, topology: TopologyDescription) -> str:
     names = ", ".join(sorted(servers))
     if isinstance(error, ServerSelectionTimeoutError):
         return _none_selected(topology, servers)
-    if isinstance(error, OperationFailure) and error.code == AUTHENTICATION_FAILED:
+    if isinstance(error, OperationFailure) and _is_bad_password(error):
         return f"user name or password is not accepted ({names})"
     if isinstance(error, ConfigurationError) and type(error.__cause__).__module__.startswith("dns."):
         return f"the SRV record of {names} cannot be found in DNS ({type(error.__cause__).__name__})"
@@ -54,6 +56,10 @@ def _none_selected(topology: TopologyDescription, servers: dict[str, ServerDescr
     if topology.has_known_servers:
         return f"there is no primary: {each}"
     return f"no MongoDB server could be reached: {each}"
+
+
+def _is_bad_password(error: OperationFailure) -> bool:
+    return error.code == AUTHENTICATION_FAILED or (error.code == ATLAS_ERROR and "bad auth" in str(error))
 
 
 def _written(host: str, port: int | None) -> str:

@@ -81,9 +81,15 @@ def test_a_replica_set_of_another_name_is_told() -> None:
     assert explain(NOBODY, servers) == "no server that answered is in a replica set named 'rs1'"
 
 
-def test_a_password_that_is_not_accepted_is_told_with_the_server() -> None:
-    error = OperationFailure("Authentication failed for me:s3cr3t", 18, {"codeName": "AuthenticationFailed"})
-
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationFailure("Authentication failed for me:s3cr3t", 18, {"codeName": "AuthenticationFailed"}),
+        OperationFailure("bad auth : authentication failed", 8000, {"codeName": "AtlasError"}),
+    ],
+    ids=["MongoDB", "Atlas"],
+)
+def test_a_password_that_is_not_accepted_is_told_with_the_server(error: OperationFailure) -> None:
     assert explain(error, topology(failed(None))) == "user name or password is not accepted (a:27017)"
 
 
