@@ -24,6 +24,7 @@ from pymongo.errors import (
     PyMongoError,
     ServerSelectionTimeoutError,
     WaitQueueTimeoutError,
+    WriteConcernError,
 )
 
 from jobqueue.errors import OutcomeUnknown, Unavailable
@@ -129,7 +130,8 @@ def may_have_happened(error: PyMongoError) -> bool:
     if isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError):
         return False
     if isinstance(error, OperationFailure):
-        return error.code in UNDECIDED_CODES or error.has_error_label("RetryableWriteError")
+        unacknowledged = isinstance(error, WriteConcernError)  # done, by one server at least; whatever the code
+        return unacknowledged or error.code in UNDECIDED_CODES or error.has_error_label("RetryableWriteError")
     return isinstance(error, ConnectionFailure) or error.timeout
 
 
