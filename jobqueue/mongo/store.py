@@ -101,8 +101,7 @@ class Store:
             raise Unavailable(f"cannot connect: {explain(error, self.client.topology_description)}") from error
         self.features = features_of(hello, build)
         self._hints = not self.features.embedded
-        if not self.features.embedded and not self.client.options.retry_writes:
-            log.warning("retryWrites=false makes claims and outcomes fail in every election")
+        self._tell_what_is_missing()
 
     async def server_time(self) -> datetime:
         """The primary's own time. A server that cannot be asked has none but ours. Raises `Unavailable`."""
@@ -146,6 +145,13 @@ class Store:
         log.warning("index is missing", index=index)
         return await self.calls.run(what, lambda: call({}), seconds=seconds)
 
+    def _tell_what_is_missing(self) -> None:
+        features = self.features
+        if not (features.replica_set or features.sharded):
+            log.warning("MongoDB is no replica set: no transactions, no change streams, and all jobs on one machine")
+        if not features.embedded and not self.client.options.retry_writes:
+            log.warning("retryWrites=false makes claims and outcomes fail in every election")
+
     def _pinned(self, name: str, write_concern: WriteConcern) -> Collection:
         return self.database.get_collection(
             name,
@@ -164,7 +170,8 @@ def features_of(hello: Mapping[str, Any], build: Mapping[str, Any]) -> Features:
         name="SecantusDB" if embedded else "MongoDB",
         version=str(build.get("version", "")),
         replica_set=replica_set,
-        change_streams=replica_set or sharded,
+        # Of a cluster each question may go to another router, and only one of them knows the stream.
+        change_streams=replica_set,
         embedded=embedded,
         sharded=sharded,
         pipeline_updates=True,  # what stands in for a server in tests may ignore them without a word
