@@ -16,6 +16,7 @@ from jobqueue.mongo.cached import Cached
 from jobqueue.mongo.calls import settled
 from jobqueue.mongo.counters import Counters
 from jobqueue.mongo.documents import plain, read_or_salvage
+from jobqueue.mongo.moves import Filter
 from jobqueue.mongo.pages import MAX_IDS
 from jobqueue.mongo.store import Collection as MongoCollection
 from jobqueue.mongo.store import Hint, Store, chunks
@@ -23,6 +24,9 @@ from jobqueue.repository import Revision, Totals
 
 TOTALS_TRIES = 3
 """How often the jobs are counted again because some were deleted meanwhile."""
+
+HAS_KEY: Filter = {"idempotencyKey": {"$gte": ""}}
+"""Keys are strings, and every string is in this range."""
 
 
 class Overview:
@@ -69,8 +73,8 @@ class Overview:
         return Totals(present, after.removed, after.retried, keys)
 
     async def _count_keys(self, hint: Hint) -> int:
-        # read: count of the jobs that have a key, from the index
-        return await self._store.jobs.count_documents({"idempotencyKey": {"$exists": True}}, **hint)
+        # read: count of the jobs that have a key, from the index alone: for `$exists` MongoDB would fetch each of them
+        return await self._store.jobs.count_documents(HAS_KEY, **hint)
 
     async def _group(self, hint: Hint) -> Sequence[Mapping[str, Any]]:
         # read: how many jobs in each state, from the index alone

@@ -1,28 +1,27 @@
-"""What only a real MongoDB can show: that each query runs on the index it names, and what is made of errors that its
-own fail points cause (`enableTestCommands`). Skipped without a server."""
+"""What only a real MongoDB can show: that each query runs on the index it names, that counts are those of one moment,
+what an election does, and what is made of errors that its own fail points cause (`enableTestCommands`). Skipped without
+a server."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from bench import NOW, Bench, ids
 from bson import DatetimeMS, Int64
-from pymongo.errors import OperationFailure
+from pymongo.errors import AutoReconnect, OperationFailure
 
-from jobqueue.errors import Unavailable
-from jobqueue.job import Status
-from jobqueue.mongo import indexes
+from jobqueue.errors import OutcomeUnknown, Unavailable
+from jobqueue.job import Claim, Job, Status
+from jobqueue.mongo import indexes, moves
+from jobqueue.mongo.overview import HAS_KEY
 from jobqueue.repository import JobFilter
 
+QUEUES = ["a", "b", "c", "d", "e"]
 EXPLAINED: dict[str, dict[str, Any]] = {
-    indexes.CLAIM: {
-        "filter": {"queue": {"$in": ["a", "b", "c", "d", "e"]}, "status": "pending"},
-        "projection": {"_id": 1, "queue": 1, "priority": 1, "runAt": 1},
-        "sort": {"priority": -1, "runAt": 1, "_id": 1},
-    },
     indexes.DUE: {"filter": {"status": "scheduled", "runAt": {"$lt": NOW}}, "sort": {"runAt": 1}},
     indexes.LEASE: {
         "filter": {"status": "processing", "lease.expiresAt": {"$lt": NOW}},
@@ -56,6 +55,11 @@ def stages(plan: Any) -> set[str]:
     return inner | ({plan["stage"]} if "stage" in plan else set())
 
 
+def covered(answer: Any) -> bool:
+    """Whether no document was read for this."""
+    return not stages(answer) & {"FETCH", "COLLSCAN"}
+
+
 @pytest.mark.parametrize("index", EXPLAINED)
 async def test_a_query_runs_on_its_index_without_a_sort_in_memory(bench: Bench, index: str) -> None:
     await bench.add_many(200)
@@ -69,14 +73,74 @@ async def test_a_query_runs_on_its_index_without_a_sort_in_memory(bench: Bench, 
     assert answer["executionStats"]["totalKeysExamined"] <= 60
 
 
-async def test_candidates_come_from_the_index_alone(bench: Bench) -> None:
-    await bench.add_many(200, queue="a")
-    find = {"find": "jobs", "limit": 50, "hint": indexes.CLAIM, **EXPLAINED[indexes.CLAIM]}
+@pytest.mark.parametrize("queues", [QUEUES[:1], QUEUES], ids=["one queue", "five queues"])
+async def test_candidates_come_from_the_index_alone_and_in_its_order(bench: Bench, queues: list[str]) -> None:
+    for queue in QUEUES:
+        await bench.add_many(40, queue=queue)
+    find = {
+        "find": "jobs",
+        "filter": {"queue": {"$in": queues}, "status": "pending"},
+        "projection": {"_id": 1, "queue": 1, "priority": 1, "runAt": 1},
+        "sort": {"priority": -1, "runAt": 1, "_id": 1},
+        "limit": 30,
+        "hint": indexes.CLAIM,
+    }
 
     answer = await bench.raw.database.command({"explain": find, "verbosity": "executionStats"})
 
-    assert "FETCH" not in stages(answer["queryPlanner"]["winningPlan"])
+    assert covered(answer["queryPlanner"]["winningPlan"])
+    assert "SORT" not in stages(answer["queryPlanner"]["winningPlan"])
     assert answer["executionStats"]["totalDocsExamined"] == 0
+    assert answer["executionStats"]["totalKeysExamined"] <= 30 + 2 * len(queues)
+
+
+@pytest.mark.parametrize(
+    ("index", "pipeline"),
+    [
+        (indexes.STATUS_NEWEST, [{"$group": {"_id": "$status", "count": {"$sum": 1}}}]),
+        (indexes.IDEMPOTENCY_KEY, [{"$match": HAS_KEY}, {"$group": {"_id": 1, "n": {"$sum": 1}}}]),
+    ],
+)
+async def test_totals_are_counted_in_an_index_alone(bench: Bench, index: str, pipeline: list[dict[str, Any]]) -> None:
+    for number in range(50):
+        await bench.add(idempotency_key=f"order-{number}")
+    count = {"aggregate": "jobs", "pipeline": pipeline, "cursor": {}, "hint": index}
+
+    answer = await bench.raw.database.command({"explain": count, "verbosity": "queryPlanner"})
+
+    assert stages(answer) & {"IXSCAN", "COUNT_SCAN"}
+    assert covered(answer)
+
+
+async def test_a_claim_of_many_looks_up_their_ids_however_many_are_pending(bench: Bench) -> None:
+    jobs = await bench.add_many(200)
+    query = {"_id": {"$in": [job.id for job in jobs[:20]]}, "status": "pending"}
+    claim = {"q": query, "u": moves.claim(bench.lease(), at=NOW), "multi": True, "hint": "_id_"}
+
+    answer = await bench.raw.database.command(
+        {"explain": {"update": "jobs", "updates": [claim]}, "verbosity": "executionStats"}
+    )
+
+    assert answer["executionStats"]["totalKeysExamined"] <= 40
+    assert answer["executionStats"]["totalDocsExamined"] <= 20
+
+
+async def test_counts_add_up_while_jobs_move(bench: Bench) -> None:
+    if not bench.jobs.features.replica_set:
+        pytest.skip("snapshot reads need a replica set")
+    jobs = await bench.add_many(200)
+
+    async def move() -> None:
+        while True:
+            for claim in await bench.claim(*jobs):
+                await bench.jobs.release(claim, at=NOW)
+
+    moving = asyncio.create_task(move())
+    sums = [sum((await bench.jobs.count_by_status()).values()) for _ in range(100)]
+    assert not moving.done()
+    moving.cancel()
+
+    assert set(sums) == {200}
 
 
 async def test_a_year_beyond_python_does_not_make_a_page_unreadable(bench: Bench) -> None:
@@ -98,6 +162,71 @@ async def test_a_claim_goes_on_when_its_index_is_missing(bench: Bench) -> None:
     assert await bench.candidate_ids() == [job.id]
 
 
+# Elections
+
+Election = Callable[[], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def hold_election(bench: Bench) -> Election:
+    """Lets the primary step down, for two seconds at least."""
+
+    async def hold() -> None:
+        command = {"replSetStepDown": 2, "secondaryCatchUpPeriodSecs": 1, "force": True}
+        try:
+            await bench.raw.database.client.admin.command(command)
+        except AutoReconnect:
+            pass  # it may close the connection to whoever asks
+        except OperationFailure as error:
+            pytest.skip(f"no election can be held here ({error.code})")
+
+    return hold
+
+
+async def test_what_is_acknowledged_during_an_election_is_there_and_what_is_refused_is_not(
+    bench: Bench, hold_election: Election
+) -> None:
+    election = asyncio.create_task(hold_election())
+    asked: list[Job] = []
+    answers: list[Job | Exception] = []
+
+    async with asyncio.timeout(60):
+        while not (election.done() and len(answers) >= 500 and isinstance(answers[-1], Job)):
+            asked.append(bench.new())
+            answers += await bench.jobs.insert_many(asked[-1:])
+    await election
+
+    there = {document["_id"] for document in await bench.raw.find({}, {"_id": 1}).to_list(None)}
+    for job, answer in zip(asked, answers, strict=True):
+        if not isinstance(answer, OutcomeUnknown):
+            assert isinstance(answer, Job | Unavailable)
+            assert (job.id in there) is isinstance(answer, Job)
+
+
+async def test_outcomes_that_meet_an_election_are_written_once_by_their_owner(
+    bench: Bench, hold_election: Election
+) -> None:
+    claims = await bench.claim(*await bench.add_many(300))
+    election = asyncio.create_task(hold_election())
+
+    async def complete(claim: Claim) -> None:
+        while True:
+            try:
+                return await bench.jobs.complete(claim, None, at=NOW)
+            except (OutcomeUnknown, Unavailable):
+                continue
+
+    async with asyncio.timeout(60):
+        for claim in claims:
+            await complete(claim)
+    await election
+
+    for claim in claims:
+        done = await bench.stored(claim.job_id)
+        assert (done["status"], done["retryCount"]) == ("completed", 1)
+        assert done["lastOutcome"] == {"leaseId": claim.lease_id, "kind": "complete"}
+
+
 # Fail points
 
 LOST = {"closeConnection": True}
@@ -108,17 +237,20 @@ FailOnce = Callable[[str, dict[str, Any]], Awaitable[None]]
 @pytest.fixture
 async def fail_once(bench: Bench) -> AsyncIterator[FailOnce]:
     """Lets the next command of a name fail."""
-    admin = bench.raw.database.client.admin
+    admin, taken = bench.raw.database.client.admin, False
 
     async def fail(command: str, how: dict[str, Any]) -> None:
+        nonlocal taken
         data = {"failCommands": [command], **how}
         try:
             await admin.command({"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": data})
         except OperationFailure as error:
             pytest.skip(f"the server takes no fail points, for lack of enableTestCommands ({error.code})")
+        taken = True
 
     yield fail
-    await admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+    if taken:
+        await admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
 
 @pytest.mark.parametrize("how", [LOST, NO_MAJORITY], ids=["connection lost", "no majority"])
