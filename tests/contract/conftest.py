@@ -1,7 +1,8 @@
-"""One suite, four stores: so that none of them can lie.
+"""One suite, five stores: so that none of them can lie.
 
-mongomock is quick and knows no network; the embedded server is a real one, with both drivers; a MongoDB is used
-where JOBQUEUE_TEST_MONGODB_URI names one.
+mongomock is quick and knows no network; the embedded server is a real one, with both drivers, and once more taken for
+a MongoDB, so that what is sent to one (hints, partial indexes, findAndModify, snapshot reads) is sent to some server; a
+MongoDB is used where JOBQUEUE_TEST_MONGODB_URI names one.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from faults import Faults, FaultyClient
 from mongomock_motor import AsyncMongoMockClient
 from pymongo import MongoClient
 
+import jobqueue.mongo.store
 from jobqueue.driver import connect
 from jobqueue.mongo import MongoJobRepository
 from jobqueue.repository import Features
 from jobqueue.settings import Settings
 
 MOCK = "mongomock"
-BACKENDS = (MOCK, "embedded-motor", "embedded-pymongo", "mongodb")
+MISTAKEN = "embedded-as-mongodb"
+BACKENDS = (MOCK, "embedded-motor", "embedded-pymongo", MISTAKEN, "mongodb")
 
 MOCK_CANNOT = {
     "test_a_delete_whose_answer_is_lost_is_undone_or_counted": "it has no transactions",
@@ -59,6 +62,8 @@ def backend(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
     if name == "mongodb":
         request.getfixturevalue("mongodb_uri")
+    if name == MISTAKEN:
+        request.getfixturevalue("monkeypatch").setattr(jobqueue.mongo.store, "EMBEDDED_SET", "nobody's")
     if name == MOCK and (reason := MOCK_CANNOT.get(request.node.originalname)):
         pytest.skip(f"mongomock: {reason}")
     return name
