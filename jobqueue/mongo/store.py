@@ -72,7 +72,6 @@ class Store:
         self.features = features or Features(name="unknown", version="")
         self._given = features is not None
         self._hints = False
-        self.hints_refused = 0
 
     @property
     def by_id(self) -> Hint:
@@ -141,7 +140,6 @@ class Store:
                 raise unavailable(what, error) from error
         except PyMongoError as error:
             raise unavailable(what, error) from error
-        self.hints_refused += 1
         log.warning("index is missing", index=index)
         return await self.calls.run(what, lambda: call({}), seconds=seconds)
 

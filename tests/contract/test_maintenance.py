@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bench import LEASE, NOW, SECOND, WORKER, Bench
 from bson import Decimal128, ObjectId
+from pymongo.errors import OperationFailure
 
 from jobqueue.errors import SchemaConflict, Unavailable
 from jobqueue.job import LAST_INSTANT, Candidate, LeaseId, Status, WorkerId, to_milliseconds
@@ -409,6 +410,31 @@ async def test_missing_indexes_are_noticed(bench: Bench) -> None:
 
     with pytest.raises(Unavailable, match="claim_v1"):
         await bench.jobs.check()
+
+
+async def test_work_is_found_when_the_index_that_is_named_is_missing(bench: Bench) -> None:
+    job = await bench.add()
+    await bench.raw.drop_index("claim_v1")
+
+    assert await bench.candidate_ids() == [job.id]
+
+
+NO_RIGHT = OperationFailure("not authorized to execute command { createIndexes: ... }", 13)
+
+
+async def test_indexes_that_are_there_need_no_right_to_make_them(bench: Bench) -> None:
+    for method in ("create_indexes", "workers.create_indexes", "job_logs.create_indexes"):
+        bench.faults.fail(method, error=NO_RIGHT)
+
+    await bench.jobs.prepare()
+
+
+async def test_a_missing_index_that_may_not_be_made_is_named(bench: Bench) -> None:
+    await bench.raw.drop_index("due_v1")
+    bench.faults.fail("create_indexes", error=NO_RIGHT)
+
+    with pytest.raises(Unavailable, match="no right to create the missing indexes due_v1"):
+        await bench.jobs.prepare()
 
 
 async def test_a_queue_that_is_used_again_after_long_is_touched_again(bench: Bench) -> None:

@@ -155,13 +155,6 @@ async def test_a_year_beyond_python_does_not_make_a_page_unreadable(bench: Bench
     assert page.jobs[0].run_at == datetime(9999, 12, 31, tzinfo=UTC)
 
 
-async def test_a_claim_goes_on_when_its_index_is_missing(bench: Bench) -> None:
-    job = await bench.add()
-    await bench.raw.drop_index(indexes.CLAIM)
-
-    assert await bench.candidate_ids() == [job.id]
-
-
 # Elections
 
 Election = Callable[[], Coroutine[Any, Any, None]]

@@ -19,6 +19,7 @@ WRITES = frozenset(
         "find_one_and_update",
         "delete_one",
         "delete_many",
+        "create_indexes",
     }
 )
 LOST = AutoReconnect("the answer was lost (injected)")
