@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from wired_pool import Wire, waiting, wired_pool
+from wired_pool import SLOTS, Wire, waiting, wired_pool
 
 from jobqueue.errors import OutcomeUnknown, QueueFull
 from jobqueue.job import Claim, JobId, JsonValue, Lease
 from jobqueue.repository import Claimed, Window
 from jobqueue.tasks import Registry
-from jobqueue.worker import WorkerPool
+from jobqueue.worker import MAX_UNACKNOWLEDGED, WorkerPool
 
 
 class Doubtful(Wire):
@@ -134,6 +135,51 @@ async def test_what_was_completed_during_a_look_is_not_claimed_again() -> None:
     await asyncio.wait_for(wire.looks_once_more.wait(), 30)
 
     assert len(wire.claimed_ids) == 10
+    await _end(pool, poller)
+
+
+class Unanswered(Wire):
+    """Has more work than outcomes may be open, and acknowledges none until it may."""
+
+    def __init__(self) -> None:
+        super().__init__(waiting(MAX_UNACKNOWLEDGED + 5 * SLOTS))
+        self.claimed = 0
+        self.enough = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def candidates(self, queues: object, *, after: Any, limit: int) -> Window:
+        left = [each for each in self._waiting if after is None or each > after]
+        return Window(left[:limit], complete=len(left) <= limit)
+
+    async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
+        self._waiting = [each for each in self._waiting if each.id not in set(job_ids)]
+        self.claimed += len(job_ids)
+        if self.claimed >= MAX_UNACKNOWLEDGED:
+            self.enough.set()
+        return await super().claim(job_ids, lease, at=at)
+
+    async def complete_many(
+        self, completed: Sequence[tuple[Claim, JsonValue | None]], *, at: datetime
+    ) -> Sequence[BaseException | None]:
+        await self.may_answer.wait()
+        return await super().complete_many(completed, at=at)
+
+
+async def test_no_more_is_claimed_while_too_many_outcomes_are_not_acknowledged() -> None:
+    registry, wire = Registry(), Unanswered()
+
+    @registry.task("noop")
+    async def noop() -> None: ...
+
+    pool = wired_pool(wire, registry)
+    poller = asyncio.create_task(pool.poller.run())
+    await asyncio.wait_for(wire.enough.wait(), 30)
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+
+    assert wire.claimed <= MAX_UNACKNOWLEDGED + SLOTS
+    wire.may_answer.set()
+    await asyncio.wait_for(wire.all_completed.wait(), 30)
     await _end(pool, poller)
 
 
