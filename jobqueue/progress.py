@@ -15,9 +15,10 @@ PAUSE_SECONDS = 1.0
 class ProgressReporter:
     """Belongs to one event loop. Progress is a courtesy: what cannot be written is dropped."""
 
-    def __init__(self, jobs: JobRepository, clock: Clock) -> None:
+    def __init__(self, jobs: JobRepository, clock: Clock, *, pause_seconds: float = PAUSE_SECONDS) -> None:
         self._jobs = jobs
         self._clock = clock
+        self._pause_seconds = pause_seconds
         self._loop = asyncio.get_running_loop()
         self._newest: dict[Claim, Progress] = {}
         self._writers: dict[Claim, asyncio.Task[None]] = {}
@@ -41,7 +42,7 @@ class ProgressReporter:
         try:
             while (progress := self._newest.pop(claim, None)) is not None:
                 await self._jobs.report_progress(claim, progress, at=self._clock.now())
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(self._pause_seconds)
         except (LeaseLost, Unavailable):
             self._newest.pop(claim, None)
         finally:
