@@ -1,8 +1,10 @@
-"""What the errors of writes mean: never "it did not happen" where it may have."""
+"""How many calls are under way, and what the errors of writes mean: never "it did not happen" where it may have."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from jobqueue.mongo.calls import may_have_happened
+from jobqueue.mongo.calls import SPARE_THREADS, Calls, calls_in_flight, may_have_happened
 
 RETRYABLE: Mapping[str, Any] = {"errorLabels": ["RetryableWriteError"]}
 
@@ -45,3 +47,48 @@ RETRYABLE: Mapping[str, Any] = {"errorLabels": ["RetryableWriteError"]}
 )
 def test_a_write_whose_fate_is_not_known_is_doubtful(error: PyMongoError, doubtful: bool) -> None:
     assert may_have_happened(error) is doubtful
+
+
+async def test_no_more_calls_are_under_way_than_there_is_room_for_and_the_others_follow() -> None:
+    calls, begun, may_end = Calls(2), list[int](), asyncio.Event()
+
+    async def call(number: int) -> int:
+        begun.append(number)
+        await may_end.wait()
+        return number
+
+    answers = [asyncio.create_task(calls.attempt(partial(call, number), seconds=30)) for number in range(3)]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert begun == [0, 1]
+
+    may_end.set()
+    assert await asyncio.gather(*answers) == [0, 1, 2]
+
+
+async def test_a_call_that_finds_no_room_in_time_has_not_happened() -> None:
+    calls, may_end, happened = Calls(1), asyncio.Event(), asyncio.Event()
+    first = asyncio.create_task(calls.attempt(may_end.wait, seconds=30))
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    async def happen() -> None:
+        happened.set()
+
+    with pytest.raises(WaitQueueTimeoutError) as refused:
+        await calls.attempt(happen, seconds=0.01)
+
+    assert not happened.is_set()
+    assert not may_have_happened(refused.value)
+    may_end.set()
+    await first
+
+
+@pytest.mark.parametrize(("threads", "calls"), [("1", 1), ("3", 1), ("10", 8), ("1000", 32)])
+def test_calls_leave_some_of_motors_threads_for_the_stream(
+    threads: str, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOTOR_MAX_WORKERS", threads)
+
+    assert calls_in_flight() == calls
+    assert calls == 1 or calls + SPARE_THREADS <= int(threads)
