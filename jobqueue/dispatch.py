@@ -66,10 +66,12 @@ class Busy:
 
     A look takes a while, and shows the store as it was at some moment of it. What was done with here in the meantime
     may still look as if it waited: claims of it would lose, as if others were at the same jobs. It is passed over too,
-    until the look is over; what waits again since then has another time, and is not taken for it."""
+    until the look is over; what waits again since then has another time, and is not taken for it. What a claim did not
+    win that was sent before the look began is not passed over: whoever had it may have given it back by then."""
 
     def __init__(self) -> None:
         self._ids: set[JobId] = set()
+        self._taken: set[JobId] = set()
         self._done: set[Candidate] = set()
         self._looking = False
 
@@ -83,7 +85,10 @@ class Busy:
 
     def take(self, candidates: Iterable[Candidate]) -> None:
         """From now on these are claimed, run, or waited for here."""
-        self._ids.update(candidate.id for candidate in candidates)
+        taken = [candidate.id for candidate in candidates]
+        self._ids.update(taken)
+        if self._looking:
+            self._taken.update(taken)
 
     def finish(self, jobs: Iterable[Job]) -> None:
         """What became of these is written: they do not wait any more, or for another time."""
@@ -97,8 +102,7 @@ class Busy:
     def lose(self, candidates: Sequence[Candidate]) -> None:
         """Others have these."""
         self.put_back(candidates)
-        if self._looking:
-            self._done.update(candidates)
+        self._done.update(candidate for candidate in candidates if candidate.id in self._taken)
 
     def put_back(self, candidates: Iterable[Candidate]) -> None:
         """Nothing became of taking these: they wait as before."""
@@ -112,6 +116,7 @@ class Busy:
             yield
         finally:
             self._looking = False
+            self._taken.clear()
             self._done.clear()
 
 

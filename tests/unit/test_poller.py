@@ -430,6 +430,22 @@ async def test_what_was_done_with_during_a_look_is_not_taken_for_waiting() -> No
     assert [each.id for each in ready.take(10)] == ["doubtful", "released", "waits"]
 
 
+async def test_what_a_claim_from_before_a_look_did_not_win_may_wait_again() -> None:
+    """It was lost before the look began, and given back since: the claim is only answered later."""
+    store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
+    store.found = Window([candidate("given-back")], complete=True)
+    busy.take(store.found.candidates)
+
+    async def answer_the_claim() -> None:
+        busy.lose(store.found.candidates)
+
+    store.hold_up = answer_the_claim
+    async with polling(store, ready=ready, busy=busy):
+        await looked(store, 1)
+
+    assert [each.id for each in ready.take(10)] == ["given-back"]
+
+
 async def test_what_was_done_with_before_a_look_may_wait_again() -> None:
     store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
     busy.take([candidate("again")])
