@@ -297,8 +297,11 @@ class Poller:
                     for _ in range(TURNS_TO_CLAIM):
                         await asyncio.sleep(0)
                 # The next one after the look that this one is followed by: it could tell nothing new before.
-                async with asyncio.timeout(BACKLOG_SECONDS):
-                    await self._attentive.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(BACKLOG_SECONDS):
+                        await self._attentive.wait()
+                if not self._attentive.is_set():  # if it is, that look ended in this very moment
+                    raise TimeoutError
 
     def _hear(self, signal: QueueSignal) -> None:
         if self._all_queues:

@@ -354,6 +354,26 @@ async def test_the_server_is_not_asked_for_signals_before_the_look_that_the_last
     assert store.heard == 3
 
 
+async def test_who_has_time_again_just_when_it_gives_up_listening_listens_on() -> None:
+    store, clock = CountingStore(), ServerClock()
+
+    async def stand_still() -> None:
+        await paused()  # it waits for this look
+        until = clock.monotonic() + BACKLOG_SECONDS
+        while clock.monotonic() < until:
+            pass
+        await asyncio.sleep(0)  # the look is over, and the wait for it as well
+
+    async with polling(store, clock=clock):
+        await listens(store)
+
+        store.hold_up = stand_still
+        store.signalled.put_nowait(SIGNAL)
+        await looked(store, 3)
+        store.signalled.put_nowait(SIGNAL)
+        await looked(store, 4)
+
+
 async def test_who_has_enough_to_do_listens_again_when_that_is_taken() -> None:
     store, ready, pool = CountingStore(), ReadyQueue(10), Pool()
     async with polling(store, ready=ready, pool=pool, poll_seconds=0.01):
