@@ -224,7 +224,8 @@ class Poller:
         return max(1, self._window // REFILL // self._contention.shares)
 
     def _continue_after(self) -> Candidate | None:
-        head_is_old = self._clock.monotonic() - self._head_seen_at >= self._poll_seconds
+        # As old as after the shortest pause.
+        head_is_old = self._clock.monotonic() - self._head_seen_at >= self._poll_seconds * (1 - JITTER)
         # After a share: what was left to others, and is still there when that is taken, comes first.
         return None if head_is_old or self._shared else self._ready.horizon
 
@@ -240,7 +241,10 @@ class Poller:
         seconds = min(self._poll_seconds, CROWDED_LOOK_SECONDS) if often else self._poll_seconds
         seconds *= 1 - JITTER * self._random.random()
         # As long as looks take: under constant signals the store is still left alone half the time.
-        rested_at = self._clock.monotonic() + min(rest, seconds / 2)
+        rest, now = min(rest, seconds / 2), self._clock.monotonic()
+        rested_at = now + rest
+        if self._head_seen_at > float("-inf"):
+            seconds = max(rest, min(seconds, self._head_seen_at + self._poll_seconds - now))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from random import Random
 from typing import cast
 
+import pytest
 from hand_clock import HandClock
 from observers import eventually
+from simulated.loop import VirtualLoop
 from worker_records import worker_record
 
 from jobqueue.clock import Clock, ServerClock
@@ -28,6 +31,8 @@ from jobqueue.poller import (
 from jobqueue.repository import CROWD, Features, JobRepository, QueueSignal, Window, WorkerRecord
 
 POLL_SECONDS = 3600.0
+SHORT_POLL_SECONDS = 1.0
+MINUTE = 60.0
 SIGNAL = QueueSignal("default")
 START = datetime(2026, 2, 2, tzinfo=UTC)
 
@@ -721,3 +726,46 @@ async def test_what_is_new_in_a_queue_that_is_new_is_not_passed_over_for_longer_
         await looked(store, 3)
 
     assert looked_into[2] == ["default", "mail"]
+
+
+class Backlog(CountingStore):
+    """There is always more than was found. It notes when the head was looked at, and when another place."""
+
+    def __init__(self, *, look_seconds: float = 0.0) -> None:
+        super().__init__()
+        self.found = Window([candidate(name) for name in "abcdefghij"], complete=False)
+        self.heads: list[float] = []
+        self.others: list[float] = []
+        self._look_seconds = look_seconds
+
+    async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
+        (self.heads if after is None else self.others).append(asyncio.get_running_loop().time())
+        await asyncio.sleep(self._look_seconds)
+        return await super().candidates(queues, after=after, limit=limit)
+
+
+def in_virtual_time(scene: Callable[[], Coroutine[None, None, None]]) -> None:
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(Random(1))) as runner:  # no second of this is waited for
+        runner.run(scene())
+
+
+def virtual_clock() -> ServerClock:
+    return ServerClock(monotonic=asyncio.get_running_loop().time)
+
+
+@pytest.mark.parametrize("look_seconds", [0.0, 0.03])
+@pytest.mark.parametrize("taken_every", [MINUTE, 0.7, 0.3, 0.04], ids=lambda seconds: f"taken every {seconds} s")
+def test_the_head_of_a_backlog_is_never_older_than_that(taken_every: float, look_seconds: float) -> None:
+    async def scene() -> None:
+        store, ready, pool = Backlog(look_seconds=look_seconds), ReadyQueue(10), Pool()
+        async with polling(store, ready=ready, pool=pool, poll_seconds=SHORT_POLL_SECONDS, clock=virtual_clock()):
+            for _ in range(int(MINUTE / taken_every)):
+                await asyncio.sleep(taken_every)
+                ready.take(9)
+                pool.taken()
+
+        # A look elsewhere may be under way then, and a rest as long as that follows it.
+        oldest = max(later - earlier for earlier, later in pairwise(store.heads))
+        assert round(oldest, 6) <= SHORT_POLL_SECONDS + 2 * look_seconds
+
+    in_virtual_time(scene)
