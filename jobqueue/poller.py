@@ -11,7 +11,7 @@ signal names need not be looked for: who is alone takes it in, several divide it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import timedelta
 from random import Random
@@ -149,31 +149,38 @@ class Poller:
             if self._available:
                 log.warning("cannot look for work", reason=str(error))
             self._available = False
-            return 0
+            return self._see_nothing()
         except (
             Exception
         ):  # of ours, or due to a document that nobody thought of: whoever stops looking runs nothing more
             log.exception("look for work failed")
-            return 0
+            return self._see_nothing()
         self._available = True
         return found
 
+    def _see_nothing(self) -> int:
+        """A look that failed showed neither the head nor a crowd."""
+        self._head_seen_at = float("-inf")
+        self._found = 0
+        return 0
+
     async def _look(self) -> int:
-        after = self._continue_after()
+        after, began = self._continue_after(), self._clock.monotonic()
+        left: Mapping[Candidate, float] = {}
         if after is None:
-            self._head_seen_at = self._clock.monotonic()
-        left = self._take_what_was_left() if after is None else set()
+            self._head_seen_at, left = began, self._seek_what_was_left()
         await self._learn_of_others()
         if self._must_learn_of_queues():
             await self._learn_of_queues()
         queues = sorted(self._queues)
         if not queues:
-            return self._ready.look(Window([], complete=True), from_head=True)
+            self._found = self._ready.look(Window([], complete=True), from_head=True)
+            return self._found
         limit = self._window * min(self._contention.shares, MAX_WINDOWS)
         with self._busy.look():
             window = await self._jobs.candidates(queues, after=after, limit=limit)
             if left:
-                self._contention.miss(left & set(window.candidates))
+                self._see_what_was_left(left, window, began=began)
             self._take_in(window, after=after)
         self._on_found()
         if await self._learn_of_queues():
@@ -342,14 +349,20 @@ class Poller:
             seconds = LEFT_SECONDS * (0.5 + self._random.random())  # or all would look at the same time
             self._left_until = asyncio.get_running_loop().call_later(seconds, self.refresh)
 
-    def _take_what_was_left(self) -> Set[Candidate]:
-        """A look at the head shows what became of it. Returns what another could have taken by now."""
+    def _seek_what_was_left(self) -> Mapping[Candidate, float]:
+        """A look at the head begins, which will show what became of it. Returns since when each is left."""
         if self._left_until is not None:
             self._left_until.cancel()
         self._left_until = None
-        enough = self._clock.monotonic() - LEFT_SECONDS / 2
-        left, self._left = self._left, {}
-        return {candidate for candidate, heard_at in left.items() if heard_at <= enough}
+        return dict(self._left)
+
+    def _see_what_was_left(self, left: Mapping[Candidate, float], window: Window, *, began: float) -> None:
+        """This look showed what became of it. Whose part still waits is passed over for a while."""
+        for candidate in left:
+            self._left.pop(candidate, None)
+        # What another could have taken by the time of the look.
+        enough = began - LEFT_SECONDS / 2
+        self._contention.miss({each for each, heard_at in left.items() if heard_at <= enough} & set(window.candidates))
 
     def _look_for_signalled(self) -> None:
         self._attentive.clear()

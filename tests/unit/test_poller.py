@@ -19,6 +19,7 @@ from worker_records import worker_record
 from jobqueue.clock import Clock, ServerClock
 from jobqueue.contention import Contention
 from jobqueue.dispatch import Busy, ReadyQueue
+from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, Job, JobId, WorkerId
 from jobqueue.poller import (
     BACKLOG_SECONDS,
@@ -328,6 +329,22 @@ async def test_what_is_less_urgent_than_what_was_left_is_looked_for() -> None:
         await eventually_at_hand(ready)
 
     assert store.looks > looks
+    assert ready.take(len(left)) == sorted(left)
+
+
+async def test_what_was_left_is_not_forgotten_by_a_look_that_failed() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    async with in_company(store, ready) as contention:
+        (_, left), (mine, _) = divided(contention, priority=5), divided(contention)
+        looks, answers, store.hold_up = store.looks, store.hold_up, fails
+        store.signalled.put_nowait(QueueSignal("default", left))
+        await looked(store, looks + 1)
+        await paused()
+
+        store.hold_up, store.found = answers, Window([*sorted(left), *mine], complete=True)
+        store.signalled.put_nowait(QueueSignal("default", mine))
+        await eventually_at_hand(ready)
+
     assert ready.take(len(left)) == sorted(left)
 
 
@@ -736,11 +753,14 @@ class Backlog(CountingStore):
         self.found = Window([candidate(name) for name in "abcdefghij"], complete=False)
         self.heads: list[float] = []
         self.others: list[float] = []
+        self.is_away = False
         self._look_seconds = look_seconds
 
     async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
         (self.heads if after is None else self.others).append(asyncio.get_running_loop().time())
         await asyncio.sleep(self._look_seconds)
+        if self.is_away:
+            raise Unavailable("away")
         return await super().candidates(queues, after=after, limit=limit)
 
 
@@ -767,5 +787,40 @@ def test_the_head_of_a_backlog_is_never_older_than_that(taken_every: float, look
         # A look elsewhere may be under way then, and a rest as long as that follows it.
         oldest = max(later - earlier for earlier, later in pairwise(store.heads))
         assert round(oldest, 6) <= SHORT_POLL_SECONDS + 2 * look_seconds
+
+    in_virtual_time(scene)
+
+
+def test_a_look_at_the_head_that_failed_is_made_up_for_by_the_next_one() -> None:
+    async def scene() -> None:
+        store, ready, pool = Backlog(), ReadyQueue(10), Pool()
+        async with polling(store, ready=ready, pool=pool, poll_seconds=SHORT_POLL_SECONDS, clock=virtual_clock()):
+            await asyncio.sleep(SHORT_POLL_SECONDS / 2)
+            store.is_away = True
+            await asyncio.sleep(SHORT_POLL_SECONDS)
+            store.is_away, looked_elsewhere = False, len(store.others)
+            assert len(store.heads) == 2
+
+            ready.take(9)
+            pool.taken()
+            await asyncio.sleep(SHORT_POLL_SECONDS / 4)
+
+        assert (len(store.heads), len(store.others)) == (3, looked_elsewhere)
+
+    in_virtual_time(scene)
+
+
+def test_a_store_that_went_away_after_a_crowd_is_not_asked_more_often_than_any_other() -> None:
+    async def scene() -> None:
+        store = Backlog()
+        store.found = Window([candidate(f"job-{number:02}") for number in range(CROWD)], complete=True)
+        async with polling(store, ready=ReadyQueue(CROWD), poll_seconds=SHORT_POLL_SECONDS, clock=virtual_clock()):
+            await paused()
+            store.is_away, before = True, len(store.heads)
+            assert before
+            await asyncio.sleep(MINUTE)
+
+        # The first few still follow the crowd; with the longest jitter there are ten pauses in nine polls.
+        assert len(store.heads) - before <= MINUTE / SHORT_POLL_SECONDS * 10 / 9 + 10
 
     in_virtual_time(scene)
