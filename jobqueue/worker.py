@@ -386,7 +386,9 @@ class WorkerPool:
 
     async def _report_alone(self, attempt: Attempt, ending: Ending) -> None:
         if await self._write(attempt.claim, lambda: self._record(attempt, ending)):
-            if not isinstance(ending, Released):
+            if isinstance(ending, Released):
+                self.offer_candidates([Candidate.of(attempt.job)])  # it waits as before
+            else:
                 self._busy.finish([attempt.job])
             self._tell([(attempt, ending)])
         else:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import bson
 from bson.codec_options import CodecOptions
 
-from jobqueue.clock import Identifiers, ServerClock
+from jobqueue.clock import Clock, Identifiers, ServerClock
 from jobqueue.job import Candidate, Claim, Job, JobId, JsonValue, Lease, Status, WorkerId
 from jobqueue.leases import LeaseKeeper
 from jobqueue.mongo import moves
@@ -91,7 +91,14 @@ def waiting(count: int) -> list[Job]:
     ]
 
 
-def wired_pool(wire: Wire, registry: Registry, observer: Observer = UNOBSERVED, *, slots: int = SLOTS) -> WorkerPool:
+def wired_pool(
+    wire: Wire,
+    registry: Registry,
+    observer: Observer = UNOBSERVED,
+    *,
+    slots: int = SLOTS,
+    clock: Clock | None = None,
+) -> WorkerPool:
     """A pool that runs what waits there, once its poller runs."""
     return WorkerPool(
         cast(JobRepository, wire),
@@ -107,7 +114,7 @@ def wired_pool(wire: Wire, registry: Registry, observer: Observer = UNOBSERVED, 
             backoff=BackoffPolicy(),
         ),
         worker_id=WorkerId("w"),
-        clock=ServerClock(),
+        clock=clock or ServerClock(),
         identifiers=Identifiers(Random(2)),
         random=Random(3),
         on_finished=lambda job_id: None,
