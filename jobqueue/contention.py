@@ -11,8 +11,9 @@ wrong only costs claims that lose, or a little time.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from random import Random
 
 from jobqueue.clock import Clock
@@ -26,6 +27,8 @@ COMPANY_SECONDS = 60.0
 """So long after a claim that lost anything, others are thought to be there still."""
 ABSENT_SECONDS = 10.0
 """So long nothing falls to a worker that did not take what fell to it."""
+LEFT_SECONDS = 0.25
+"""About how long what was heard of is left to another before it is looked for."""
 SIGNAL_SPREAD_SECONDS = 0.005
 """Processes woken by one signal look at slightly different times, while they get in each other's way."""
 COMPANY_FADES = 0.95
@@ -125,3 +128,40 @@ class Contention:
         others = {worker.id for worker in self._others if queue in worker.queues or ALL_QUEUES in worker.queues}
         workers = self._serving[queue] = sorted({*others - self._absent.keys(), self._worker_id})
         return workers
+
+
+class LeftToOthers:
+    """What was heard of and left to another process, until it is looked for in case that one is busy or dead."""
+
+    def __init__(self, *, on_time: Callable[[], None], clock: Clock, random: Random) -> None:
+        """`on_time` is called when a look is due."""
+        self._on_time = on_time
+        self._clock = clock
+        self._random = random
+        self._heard_at: dict[Candidate, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, candidates: Iterable[Candidate]) -> None:
+        """These were heard of just now."""
+        self._heard_at |= dict.fromkeys(candidates, self._clock.monotonic())
+        if self._timer is None:
+            seconds = LEFT_SECONDS * (0.5 + self._random.random())  # or all would look at the same time
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._on_time)
+
+    def has_before(self, candidates: Sequence[Candidate]) -> bool:
+        """Whether something more urgent than one of these was left, which nobody may have yet."""
+        return bool(self._heard_at) and min(self._heard_at).rank < max(candidates).rank
+
+    def seek(self) -> Mapping[Candidate, float]:
+        """A look at the head begins, which will show what became of it. Returns since when each is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        return dict(self._heard_at)
+
+    def see(self, sought: Mapping[Candidate, float], window: Window, *, began: float) -> Set[Candidate]:
+        """The look that began then has shown this. Returns what still waits, and another could have taken by then."""
+        for candidate in sought:
+            self._heard_at.pop(candidate, None)
+        enough = began - LEFT_SECONDS / 2
+        return {candidate for candidate, heard_at in sought.items() if heard_at <= enough} & set(window.candidates)

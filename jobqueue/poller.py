@@ -11,20 +11,21 @@ signal names need not be looked for: who is alone takes it in, several divide it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from random import Random
 
 import structlog
 
 from jobqueue.clock import Clock
-from jobqueue.contention import MAX_WINDOWS, Contention
+from jobqueue.contention import MAX_WINDOWS, Contention, LeftToOthers
 from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate
+from jobqueue.listening import Listener
 from jobqueue.pace import Pace
-from jobqueue.repository import CROWD, WORKER_SILENCE_SECONDS, JobRepository, QueueSignal, Window
+from jobqueue.repository import WORKER_SILENCE_SECONDS, JobRepository, QueueSignal, Window
 from jobqueue.settings import ALL_QUEUES
 
 MAX_WINDOW = 5_000
@@ -35,20 +36,10 @@ JITTER = 0.1
 SIGNALLED_SECONDS = 0.01
 SIGNALLED_AT_ONCE = 10
 """So many looks in a row may be due to signals, then one in so many seconds."""
-BACKLOG_SECONDS = 0.1
-"""With a backlog for so long, the change stream is closed."""
-CROWD_SECONDS = 0.1
-"""What follows a crowd is looked for, and listened for again when none was seen for so long."""
 CROWDED_LOOK_SECONDS = 0.02
-"""How often it is looked for, while there are slots for more."""
-TURNS_TO_CLAIM = 3
-"""Turns of the event loop until a claim of what was heard of is sent, so that the next question does not go first."""
-REOPEN_SECONDS = 10.0
-"""How long to do without a change stream after it broke."""
+"""How often a crowd is looked for that nobody listens to, while there are slots for more."""
 OTHERS_SECONDS = 5.0
 """How old the list of live workers may be while they share."""
-LEFT_SECONDS = 0.25
-"""About how long what was heard of is left to another before it is looked for."""
 
 log = structlog.get_logger(__name__)
 
@@ -92,15 +83,13 @@ class Poller:
         self._others_seen_at = float("-inf")
         self._put_off = False
         self._available = True
-        self._listening: asyncio.Task[None] | None = None
-        self._crowd_seen_at = float("-inf")
-        self._attentive = asyncio.Event()
-        self._backlog_since: float | None = None
+        self._listener = Listener(
+            jobs, serves=self.serves, on_signal=self._hear, on_gap=self.refresh, clock=clock, random=random
+        )
         self._missed = False
         self._shared = False
         self._found = 0
-        self._left: dict[Candidate, float] = {}
-        self._left_until: asyncio.TimerHandle | None = None
+        self._left = LeftToOthers(on_time=self.refresh, clock=clock, random=random)
 
     def serves(self, queue: str) -> bool:
         """Whether jobs of this queue are to be run here."""
@@ -168,7 +157,7 @@ class Poller:
         after, began = self._continue_after(), self._clock.monotonic()
         left: Mapping[Candidate, float] = {}
         if after is None:
-            self._head_seen_at, left = began, self._seek_what_was_left()
+            self._head_seen_at, left = began, self._left.seek()
         await self._learn_of_others()
         if self._must_learn_of_queues():
             await self._learn_of_queues()
@@ -180,7 +169,7 @@ class Poller:
         with self._busy.look():
             window = await self._jobs.candidates(queues, after=after, limit=limit)
             if left:
-                self._see_what_was_left(left, window, began=began)
+                self._contention.miss(self._left.see(left, window, began=began))
             self._take_in(window, after=after)
         self._on_found()
         if await self._learn_of_queues():
@@ -244,7 +233,7 @@ class Poller:
             return
         if not self._is_low() and self._head_seen_at > float("-inf"):
             self._wake.clear()  # it was low while this look was under way
-        often = self._listening is None and self._is_crowded() and not self._is_saturated()
+        often = self._listener.leaves_a_crowd_to_looks and not self._is_saturated()
         seconds = min(self._poll_seconds, CROWDED_LOOK_SECONDS) if often else self._poll_seconds
         seconds *= 1 - JITTER * self._random.random()
         # As long as looks take: under constant signals the store is still left alone half the time.
@@ -258,61 +247,13 @@ class Poller:
                 await asyncio.sleep(max(rested_at, self._look_at or 0) - self._clock.monotonic())
 
     def _listen_or_not(self, group: asyncio.TaskGroup) -> None:
-        """A backlog is found without signals, and a server goes through every change for each who listens."""
-        now = self._clock.monotonic()
-        if self._found >= CROWD and self._jobs.features.change_streams:
-            self._crowd_seen_at = now
-        if self._ready.complete and self._is_saturated():
+        self._listener.saw(self._found)
+        if not self._ready.complete:
+            self._listener.face_a_backlog()
+        elif self._is_saturated():
             self._put_off = True  # as if there were signals: none are listened for until what is at hand is taken
-        elif self._ready.complete:
-            self._backlog_since = None
-            self._attentive.set()
-            if self._listening is None and self._jobs.features.change_streams and not self._is_crowded():
-                self._listening = group.create_task(self._listen(), name="signals")
-        elif self._backlog_since is None:
-            self._backlog_since = now
-        elif self._listening is not None and now - self._backlog_since >= BACKLOG_SECONDS:
-            self._listening.cancel()
-            self._listening = None
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                await self._hear_all()
-                break
-            except TimeoutError:  # what was signalled meanwhile is old news when there is time for it
-                self._listening = None
-                return
-            except Unavailable as error:
-                log.info("no change stream; polling goes on", reason=str(error))
-            except Exception:
-                log.exception("listening failed; polling goes on")
-            self.refresh()
-            await asyncio.sleep(REOPEN_SECONDS * (1 + self._random.random()))
-        # A crowd, which looks tell of, and of what follows it.
-        self._listening = None
-        self._crowd_seen_at = self._clock.monotonic()
-        self.refresh()
-
-    def _is_crowded(self) -> bool:
-        """Whether more is to be expected, of which to hear one by one would cost the store several times a look."""
-        return self._clock.monotonic() - self._crowd_seen_at < CROWD_SECONDS
-
-    async def _hear_all(self) -> None:
-        """Returns when so much came at once that it is better looked for. Raises `TimeoutError` after some time with
-        enough to do, and `Unavailable`."""
-        async with aclosing(self._jobs.signals(on_open=self.refresh)) as signals:
-            async for signal in signals:
-                if self.serves(signal.queue):
-                    self._hear(signal)
-                    for _ in range(TURNS_TO_CLAIM):
-                        await asyncio.sleep(0)
-                # The next one after the look that this one is followed by: it could tell nothing new before.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(BACKLOG_SECONDS):
-                        await self._attentive.wait()
-                if not self._attentive.is_set():  # if it is, that look ended in this very moment
-                    raise TimeoutError
+        else:
+            self._listener.attend(group)
 
     def _hear(self, signal: QueueSignal) -> None:
         if self._all_queues:
@@ -320,7 +261,7 @@ class Poller:
         if self._is_saturated():
             # More urgent work is found by the next look at the head; one for each signal would only cost the store.
             self._put_off = True
-            self._attentive.clear()
+            self._listener.look_away()
         elif not signal.candidates or not (self._contention.is_alone or self._contention.knows_others):
             self._look_for_signalled()
         else:
@@ -330,42 +271,17 @@ class Poller:
         """Take in what falls to this process, and look for the rest later, should it still wait then."""
         left = [candidate for candidate in candidates if self._contention.is_left(candidate)]
         if left:
-            self._leave_to_others(left)
+            self._left.add(left)
         mine = [candidate for candidate in candidates if candidate not in left]
         if not mine:
             return
-        if not self._is_passed_over(mine) and self._ready.offer(mine):
+        if not self._left.has_before(mine) and self._ready.offer(mine):
             self._on_found()
         else:
             self._look_for_signalled()
 
-    def _is_passed_over(self, mine: Sequence[Candidate]) -> bool:
-        """Whether something more urgent than one of these was left to others, which may not have it yet."""
-        return bool(self._left) and min(self._left).rank < max(mine).rank
-
-    def _leave_to_others(self, candidates: Iterable[Candidate]) -> None:
-        self._left |= dict.fromkeys(candidates, self._clock.monotonic())
-        if self._left_until is None:
-            seconds = LEFT_SECONDS * (0.5 + self._random.random())  # or all would look at the same time
-            self._left_until = asyncio.get_running_loop().call_later(seconds, self.refresh)
-
-    def _seek_what_was_left(self) -> Mapping[Candidate, float]:
-        """A look at the head begins, which will show what became of it. Returns since when each is left."""
-        if self._left_until is not None:
-            self._left_until.cancel()
-        self._left_until = None
-        return dict(self._left)
-
-    def _see_what_was_left(self, left: Mapping[Candidate, float], window: Window, *, began: float) -> None:
-        """This look showed what became of it. Whose part still waits is passed over for a while."""
-        for candidate in left:
-            self._left.pop(candidate, None)
-        # What another could have taken by the time of the look.
-        enough = began - LEFT_SECONDS / 2
-        self._contention.miss({each for each, heard_at in left.items() if heard_at <= enough} & set(window.candidates))
-
     def _look_for_signalled(self) -> None:
-        self._attentive.clear()
+        self._listener.look_away()
         if self._look_at is None:
             wait = max(self._signalled.reserve(), self._contention.hesitation(self._random))
             self._look_at = self._clock.monotonic() + wait

@@ -21,14 +21,8 @@ from jobqueue.contention import Contention
 from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, Job, JobId, WorkerId
-from jobqueue.poller import (
-    BACKLOG_SECONDS,
-    CROWD_SECONDS,
-    CROWDED_LOOK_SECONDS,
-    SIGNALLED_AT_ONCE,
-    SIGNALLED_SECONDS,
-    Poller,
-)
+from jobqueue.listening import BACKLOG_SECONDS, CROWD_SECONDS
+from jobqueue.poller import CROWDED_LOOK_SECONDS, SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
 from jobqueue.repository import CROWD, Features, JobRepository, QueueSignal, Window, WorkerRecord
 
 POLL_SECONDS = 3600.0
