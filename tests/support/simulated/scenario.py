@@ -82,6 +82,7 @@ class Profile:
     """How long the trouble lasts, in leases."""
     latencies: tuple[float, ...] = (0.001, 0.005, 0.05)
     queues: tuple[str, ...] = QUEUES
+    requests: tuple[int, int] = (0, 8)
     flavours: tuple[str, ...] = ("replica set", "replica set", "standalone", "sharded", "embedded")
 
 
@@ -137,7 +138,7 @@ class Scenario:
             ),
             requests=[
                 Request(random.uniform(1.0, calm_at), random.choice(["cancel", "cancel", "redrive", "redrive many"]))
-                for _ in range(random.randint(0, 8))
+                for _ in range(random.randint(*profile.requests))
             ],
             faults=sorted(
                 (

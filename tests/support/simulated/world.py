@@ -57,15 +57,20 @@ class Run:
         return "\n".join(told)
 
 
-def simulate(seed: int, profile: Profile = Profile()) -> Run:  # noqa: B008 (immutable)
-    """Run the scenario of a seed and check what happened."""
+def simulate(
+    seed: int,
+    profile: Profile = Profile(),  # noqa: B008 (immutable)
+    *,
+    drain_seconds: int = LONGEST_DRAIN_SECONDS,
+) -> Run:
+    """Run the scenario of a seed and check what happened. After `drain_seconds` of calm no job may be left."""
     scenario = Scenario.of(seed, profile)
     loop = VirtualLoop(Random(f"order {seed}"), disorder=scenario.disorder)
     history = History(loop.time)
     # The number of calls in flight follows the number of threads, which follows the machine.
     with _logging_into(history), mock.patch.dict(os.environ, {"MOTOR_MAX_WORKERS": "12"}):
         try:
-            world = loop.run_until_complete(_run(loop, scenario, history))
+            world = loop.run_until_complete(_run(loop, scenario, history, drain_seconds))
             seconds = loop.time()
             found = violations(history, world)
         finally:
@@ -74,13 +79,13 @@ def simulate(seed: int, profile: Profile = Profile()) -> Run:  # noqa: B008 (imm
     return Run(scenario, history, found, seconds)
 
 
-async def _run(loop: VirtualLoop, scenario: Scenario, history: History) -> World:
+async def _run(loop: VirtualLoop, scenario: Scenario, history: History, drain_seconds: int) -> World:
     def note(_: object, problem: Mapping[str, Any]) -> None:
         history.add("loop", "bug", what=problem["message"], error=repr(problem.get("exception")))
 
     loop.set_exception_handler(note)
     world = World(loop, scenario, history)
-    await world.live()
+    await world.live(drain_seconds)
     return world
 
 
@@ -101,7 +106,7 @@ class World:
         self.processes: list[SimulatedProcess] = []
         self.all_ended = False
 
-    async def live(self) -> None:
+    async def live(self, drain_seconds: int) -> None:
         """Trouble, calm, the end."""
         for _ in range(self.scenario.workers):
             self._start(workers=True)
@@ -115,7 +120,7 @@ class World:
         await asyncio.sleep(self.scenario.calm_at)
         await self._calm_down()
         await asyncio.gather(*self._errands)
-        self.all_ended = await self._drained()
+        self.all_ended = await self._drained(drain_seconds)
         await self._stop_all()
 
     # Processes
@@ -291,8 +296,8 @@ class World:
         await asyncio.sleep(RESTART_SECONDS)
         self._start(workers=True)
 
-    async def _drained(self) -> bool:
-        for _ in range(LONGEST_DRAIN_SECONDS):
+    async def _drained(self, seconds: int) -> bool:
+        for _ in range(seconds):
             if all("finishedAt" in job for job in self.server.jobs().values()):
                 return True
             await asyncio.sleep(1.0)
