@@ -11,8 +11,18 @@ from uuid import uuid4
 
 import mongomock.collection
 import pytest
+import structlog
 from databases import START_SECONDS, free_port, missing_server, server_command
 from pymongo import MongoClient
+
+PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+
+
+@pytest.fixture(autouse=True)
+def _plain_tracebacks() -> None:
+    """As the product writes them. Where nobody configures structlog it draws each with all locals, by rich, which takes
+    a second of CPU; a test that meets errors in many requests would take minutes to fail."""
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], PLAIN])
 
 
 @pytest.fixture(scope="session")
