@@ -9,8 +9,9 @@ READY := .venv/.ready
 NODE_READY := .node/.ready
 NODE_PACKAGES := newman@6.2.2 mongosh@2.12.0
 ARGS ?=
-# Most tests wait for processes and servers most of the time. PARALLEL= runs them one after another.
-PARALLEL ?= --numprocesses 3 --dist loadfile
+# Most tests wait for processes and servers most of the time. PARALLEL= runs them one after another. The order is that of
+# tests/conftest.py; xdist's own would put the files with the fewest tests last, and these take longest.
+PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # An environment knows where the project is. After a move, or in a copy, setup has to run again.
 ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))

@@ -10,9 +10,16 @@ import pytest
 from bench import NOW, SECOND, Bench
 
 from jobqueue.job import Candidate, JobId, Status
+from jobqueue.mongo import changes
 from jobqueue.mongo.changes import MOST_BYTES
 from jobqueue.mongo.wakeups import MOST_TOLD
 from jobqueue.repository import CROWD, QueueSignal
+
+
+@pytest.fixture(autouse=True)
+def _questions_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test ends by closing its stream, which waits for the question that is under way."""
+    monkeypatch.setattr(changes, "AWAIT_MILLISECONDS", 100)
 
 
 @asynccontextmanager
