@@ -39,8 +39,6 @@ class Witness:
         self._head_seen_at: dict[str, float] = {}
         self._others_seen_at = float("-inf")
         self._busy_then: frozenset[str] = frozenset()
-        self._lost: set[JobId] = set()
-        """Since the last look began. What others took and gave back before it ended is passed over until the next."""
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self.jobs, name)
@@ -72,13 +70,12 @@ class Witness:
 
     async def candidates(self, queues: Sequence[str], *, after: Candidate | None, limit: int) -> Window:
         began_at, new_since = self._now(), self._new_since()
-        self._lost.clear()
         window = await self.jobs.candidates(queues, after=after, limit=limit)
         if after is None:
             self._head_seen_at = dict.fromkeys(queues, began_at)
             self._others_seen_at = new_since
             pool = self.pool_of()
-            self._busy_then = frozenset(pool._busy.ids | self._lost) if pool is not None else frozenset()
+            self._busy_then = frozenset(pool._busy.ids) if pool is not None else frozenset()
         return window
 
     def _new_since(self) -> float:
@@ -95,7 +92,6 @@ class Witness:
             self._note("claim unanswered", lease=lease.id, reason=error)
             raise
         self._won(job_ids, lease.id, won)
-        self._lost.update(set(job_ids) - {job.id for job in won.jobs})
         return won
 
     async def claimed(self, job_ids: Sequence[JobId], lease_id: LeaseId) -> Claimed:
