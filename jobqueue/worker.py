@@ -387,12 +387,16 @@ class WorkerPool:
     async def _report_alone(self, attempt: Attempt, ending: Ending) -> None:
         if await self._write(attempt.claim, lambda: self._record(attempt, ending)):
             if isinstance(ending, Released):
-                self.offer_candidates([Candidate.of(attempt.job)])  # it waits as before
+                self._wait_again(attempt.job)
             else:
                 self._busy.finish([attempt.job])
             self._tell([(attempt, ending)])
         else:
             self._observer.lease_lost(attempt.job)
+
+    def _wait_again(self, job: Job) -> None:
+        """It was given back: it keeps its place here, and others hear of it where it cannot be run."""
+        self.offer_candidates([Candidate.of(job)])
 
     def _complete_soon(self, attempt: Attempt, ending: Completed) -> None:
         # All that end in one turn of the event loop go together: one call, one future, one task for them all.

@@ -294,7 +294,7 @@ def queues_that_are_new_after_an_outage_are_passed_over(stack: ExitStack) -> Non
 
 
 def what_is_given_back_or_taken_away_during_a_look_is_passed_over(stack: ExitStack) -> None:
-    """Found by this simulation in the engine itself."""
+    """Found by this simulation in the engine itself. What is given back is offered, too; this is taken away as well."""
     leave = Busy.leave
 
     def finished(self: Busy, job: Job) -> None:
@@ -302,6 +302,7 @@ def what_is_given_back_or_taken_away_during_a_look_is_passed_over(stack: ExitSta
         leave(self, job)
 
     _patch(stack, Busy, "leave", finished)
+    _patch(stack, WorkerPool, "_wait_again", lambda self, job: None)
 
 
 def promotion_does_not_look_at_the_state(stack: ExitStack) -> None:
