@@ -87,7 +87,8 @@ OF: Mapping[str, str] = {
         - "Bare" is the same query, or the same three calls as for the ceiling, on the same filled collection: what
           grows there grows because of the server. The embedded server reads all that an index clause matches; MongoDB
           reads what a limit asks for.
-        - Queries are the quickest of five, claims too, ours and bare ones in turns.
+        - Queries are the quickest of five, claims too, ours and bare ones in turns. Beside finished jobs a thousand
+          wait to be claimed, all of which the embedded server reads at each look.
         - The product keeps 10,000 finished jobs on the embedded server; here all are kept.
         - With so many finished, new jobs go from enqueue to completed; of a backlog the first are run, beside which no
           bare calls are shown.
