@@ -46,7 +46,7 @@ async def test_after_kill_minus_9_every_accepted_job_still_ends_completed(
     async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
         ids = await client.bulk([{"type": "work", "payload": {"seconds": 0.3}} for _ in range(300)])
-        await eventually(lambda: _began(witness, 60), seconds=30, what="60 attempts under way")
+        await eventually(lambda: _began(witness, 60), seconds=90, what="60 attempts under way")
         await service.kill()
     killed_at = len(witness.lines())
     unfinished = {job_id for job_id, _, _, what in witness.lines() if what == "began"} - {
