@@ -122,38 +122,37 @@ class Poller:
             took = 0.0
             while True:
                 began = self._clock.monotonic()
-                found = await self._try_look()
+                await self._try_look()
                 self._listen_or_not(group)
                 before, took = took, self._clock.monotonic() - began
                 # The quicker of the two: a look that was held up once says nothing about what looks cost the store.
-                await self._pause(found, rest=min(before, took))
+                await self._pause(rest=min(before, took))
 
-    async def _try_look(self) -> int:
+    async def _try_look(self) -> None:
         self._wake.clear()
         self._missed = self._put_off = False
         self._look_at = None
         try:
-            found = await self._look()
+            await self._look()
         except Unavailable as error:
             if self._available:
                 log.warning("cannot look for work", reason=str(error))
             self._available = False
-            return self._see_nothing()
+            self._see_nothing()
         except (
             Exception
         ):  # of ours, or due to a document that nobody thought of: whoever stops looking runs nothing more
             log.exception("look for work failed")
-            return self._see_nothing()
-        self._available = True
-        return found
+            self._see_nothing()
+        else:
+            self._available = True
 
-    def _see_nothing(self) -> int:
+    def _see_nothing(self) -> None:
         """A look that failed showed neither the head nor a crowd."""
         self._head_seen_at = float("-inf")
         self._found = 0
-        return 0
 
-    async def _look(self) -> int:
+    async def _look(self) -> None:
         after, began = self._continue_after(), self._clock.monotonic()
         left: Mapping[Candidate, float] = {}
         if after is None:
@@ -164,7 +163,7 @@ class Poller:
         queues = sorted(self._queues)
         if not queues:
             self._found = self._ready.look(Window([], complete=True), from_head=True)
-            return self._found
+            return
         limit = self._window * min(self._contention.shares, MAX_WINDOWS)
         with self._busy.look():
             window = await self._jobs.candidates(queues, after=after, limit=limit)
@@ -174,7 +173,6 @@ class Poller:
         self._on_found()
         if await self._learn_of_queues():
             self.refresh()
-        return self._found
 
     def _take_in(self, window: Window, *, after: Candidate | None) -> None:
         if after is not None and self._ready.horizon != after:
@@ -225,11 +223,11 @@ class Poller:
         # After a share: what was left to others, and is still there when that is taken, comes first.
         return None if head_is_old or self._shared else self._ready.horizon
 
-    async def _pause(self, found: int, *, rest: float) -> None:
+    async def _pause(self, *, rest: float) -> None:
         if self._missed and self._ready.complete:
             self._head_seen_at = float("-inf")
             return
-        if found and self._is_low():
+        if self._found and self._is_low():
             return
         if not self._is_low() and self._head_seen_at > float("-inf"):
             self._wake.clear()  # it was low while this look was under way
