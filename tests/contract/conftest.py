@@ -13,7 +13,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import pytest
-from bench import LOGS_KEPT, Bench, StandingClock
+from bench import LOGS_KEPT, Bench, StandingClock, chosen_backend
 from bson.codec_options import CodecOptions
 from faults import Faults, FaultyClient
 from mongomock_motor import AsyncMongoMockClient
@@ -62,9 +62,7 @@ Mode = Literal["auto", "single", "batch"]
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of the store under test; skips what it cannot do."""
-    name = str(request.param)
-    if name == "mongodb":
-        request.getfixturevalue("mongodb_uri")
+    name = chosen_backend(request)
     if name == MISTAKEN:
         request.getfixturevalue("monkeypatch").setattr(jobqueue.mongo.store, "EMBEDDED_SET", "nobody's")
     if name == MOCK and (reason := MOCK_CANNOT.get(request.node.originalname)):

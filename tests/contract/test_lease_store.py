@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bench import LEASE, NOW, Bench
+from bench import LEASE, NOW, Bench, chosen_backend
 from databases import free_port
 
 from jobqueue.driver import lease_store
@@ -22,10 +22,7 @@ from jobqueue.settings import Settings
 @pytest.fixture(params=["embedded-motor", "mongodb"])
 def backend(request: pytest.FixtureRequest) -> str:
     """It has a driver of its own, so the choice of driver makes no difference, and mongomock has no server."""
-    name = str(request.param)
-    if name == "mongodb":
-        request.getfixturevalue("mongodb_uri")
-    return name
+    return chosen_backend(request)
 
 
 @pytest.fixture

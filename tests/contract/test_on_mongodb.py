@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from bench import NOW, Bench, ids
+from bench import NOW, Bench, chosen_backend, ids
 from bson import DatetimeMS, Int64
 from pymongo.errors import AutoReconnect, OperationFailure
 
@@ -41,8 +41,7 @@ EXPLAINED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=["mongodb"])
 def backend(request: pytest.FixtureRequest) -> str:
-    request.getfixturevalue("mongodb_uri")
-    return str(request.param)
+    return chosen_backend(request)
 
 
 def stages(plan: Any) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
-from bench import BOOM, LEASE, NOW, Bench
+from bench import BOOM, LEASE, NOW, Bench, chosen_backend
 from commands import LISTENER, Command
 
 from jobqueue.driver import lease_store
@@ -30,10 +30,7 @@ WRITES = ("insert", "update", "delete", "findAndModify", "commitTransaction")
 @pytest.fixture(params=["embedded-motor", "embedded-pymongo", "mongodb"])
 def backend(request: pytest.FixtureRequest) -> str:
     """mongomock sends nothing."""
-    name = str(request.param)
-    if name == "mongodb":
-        request.getfixturevalue("mongodb_uri")
-    return name
+    return chosen_backend(request)
 
 
 @pytest.fixture

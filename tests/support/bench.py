@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from faults import Faults
 
 from jobqueue.clock import Identifiers
@@ -143,3 +144,11 @@ async def insert_one(jobs: MongoJobRepository, job: Job) -> Job:
 
 def ids(jobs: Sequence[Job]) -> list[JobId]:
     return [job.id for job in jobs]
+
+
+def chosen_backend(request: pytest.FixtureRequest) -> str:
+    """The store that a fixture is parametrised with; skips where it is a MongoDB and none was named."""
+    name = str(request.param)
+    if name == "mongodb":
+        request.getfixturevalue("mongodb_uri")
+    return name

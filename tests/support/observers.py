@@ -74,6 +74,12 @@ class Witness:
         return pids
 
 
+async def settle() -> None:
+    """Let everything that is ready run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def eventually(condition: Callable[[], Awaitable[bool]], *, seconds: float, what: str) -> None:
     """Wait until the condition holds. What it asks is outside of this process, so it has to be asked again."""
     try:

@@ -121,3 +121,10 @@ def wired_pool(
         on_scheduled=lambda at: None,
         observer=observer,
     )
+
+
+async def end(pool: WorkerPool, poller: asyncio.Task[None], *, grace_seconds: float = 20.0) -> None:
+    """Stop a pool and the task of its poller."""
+    poller.cancel()
+    await asyncio.gather(poller, return_exceptions=True)
+    await pool.stop(grace_seconds=grace_seconds, flush_seconds=20.0)

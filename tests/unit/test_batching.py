@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from hand_clock import HandClock
+from observers import settle
 
 from jobqueue.batching import QUIET_SECONDS, BatchLimits, GroupCommit, Undelivered
 from jobqueue.errors import QueueFull, ShuttingDown
@@ -92,12 +93,6 @@ async def test_a_batch_that_took_long_leaves_no_quiet_time_behind(store: Store) 
 
 def submit(group: GroupCommit[str, str], *items: str, size: int = 1) -> list[asyncio.Task[str]]:
     return [asyncio.create_task(group.submit(item, size=size)) for item in items]
-
-
-async def settle() -> None:
-    """Let everything that is ready run."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def test_what_is_submitted_in_one_turn_goes_together_and_at_once(store: Store) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from observers import settle
 from pymongo.errors import (
     AutoReconnect,
     NetworkTimeout,
@@ -58,8 +59,7 @@ async def test_no_more_calls_are_under_way_than_there_is_room_for_and_the_others
         return number
 
     answers = [asyncio.create_task(calls.attempt(partial(call, number), seconds=30)) for number in range(3)]
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await settle()
     assert begun == [0, 1]
 
     may_end.set()
@@ -69,8 +69,7 @@ async def test_no_more_calls_are_under_way_than_there_is_room_for_and_the_others
 async def test_a_call_that_finds_no_room_in_time_has_not_happened() -> None:
     calls, may_end, happened = Calls(1), asyncio.Event(), asyncio.Event()
     first = asyncio.create_task(calls.attempt(may_end.wait, seconds=30))
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await settle()
 
     async def happen() -> None:
         happened.set()

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from wired_pool import SLOTS, Wire, waiting, wired_pool
+from wired_pool import SLOTS, Wire, end, waiting, wired_pool
 
 from jobqueue.errors import OutcomeUnknown, QueueFull
 from jobqueue.job import Claim, JobId, JsonValue, Lease
 from jobqueue.repository import Claimed, Window
 from jobqueue.tasks import Registry
-from jobqueue.worker import MAX_UNACKNOWLEDGED, WorkerPool
+from jobqueue.worker import MAX_UNACKNOWLEDGED
 
 
 class Doubtful(Wire):
@@ -52,7 +52,7 @@ async def test_a_completion_that_is_not_acknowledged_with_others_is_repeated_and
     assert wire.together == [10]
     assert [claim.job_id for claim in pool.running] == wire.alone
     wire.may_be_written.set()
-    await _end(pool, poller)
+    await end(pool, poller)
     assert not pool.running
 
 
@@ -90,7 +90,7 @@ async def test_a_completion_that_there_was_no_room_for_is_repeated() -> None:
     await asyncio.wait_for(wire.written.wait(), 30)
 
     assert wire.refused == 2
-    await _end(pool, poller)
+    await end(pool, poller)
     assert not pool.running
 
 
@@ -135,7 +135,7 @@ async def test_what_was_completed_during_a_look_is_not_claimed_again() -> None:
     await asyncio.wait_for(wire.looks_once_more.wait(), 30)
 
     assert len(wire.claimed_ids) == 10
-    await _end(pool, poller)
+    await end(pool, poller)
 
 
 class Unanswered(Wire):
@@ -180,9 +180,4 @@ async def test_no_more_is_claimed_while_too_many_outcomes_are_not_acknowledged()
     assert wire.claimed <= MAX_UNACKNOWLEDGED + SLOTS
     wire.may_answer.set()
     await asyncio.wait_for(wire.all_completed.wait(), 30)
-    await _end(pool, poller)
-
-
-async def _end(pool: WorkerPool, poller: asyncio.Task[None]) -> None:
-    poller.cancel()
-    await pool.stop(grace_seconds=10, flush_seconds=10)
+    await end(pool, poller)

@@ -18,7 +18,7 @@ from types import FrameType
 
 import pytest
 import structlog
-from wired_pool import Wire, waiting, wired_pool
+from wired_pool import Wire, end, waiting, wired_pool
 
 import jobqueue
 from jobqueue.job import JsonValue
@@ -81,8 +81,7 @@ async def test_running_a_job_takes_a_bounded_number_of_calls(
     with _counted() as calls:
         poller = asyncio.create_task(pool.poller.run())
         await asyncio.wait_for(wire.all_completed.wait(), 60)
-    poller.cancel()
-    await pool.stop(grace_seconds=10, flush_seconds=10)
+    await end(pool, poller)
 
     assert not pool.running
     assert calls.all / JOBS <= most

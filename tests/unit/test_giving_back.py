@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from hand_clock import HandClock
-from wired_pool import LEASE, Wire, waiting, wired_pool
+from wired_pool import LEASE, Wire, end, waiting, wired_pool
 
 from jobqueue.job import Candidate, Claim, JobId, Lease
 from jobqueue.repository import Claimed
@@ -47,9 +47,7 @@ async def test_others_are_told_of_what_is_given_back_at_a_stop() -> None:
     poller = asyncio.create_task(pool.poller.run())
     await asyncio.wait_for(all_run.wait(), 20)
 
-    poller.cancel()
-    await asyncio.gather(poller, return_exceptions=True)
-    await pool.stop(grace_seconds=0, flush_seconds=20)
+    await end(pool, poller, grace_seconds=0)
 
     assert len(wire.released) == 3
     assert sorted(wire.signalled) == sorted(wire.released)
@@ -80,8 +78,6 @@ async def test_what_was_claimed_too_late_keeps_its_place() -> None:
     poller = asyncio.create_task(pool.poller.run())
     first, second = [await asyncio.wait_for(wire.claimed.get(), 20) for _ in range(2)]
     await asyncio.wait_for(wire.all_completed.wait(), 20)
-    poller.cancel()
-    await asyncio.gather(poller, return_exceptions=True)
-    await pool.stop(grace_seconds=20, flush_seconds=20)
+    await end(pool, poller)
 
     assert list(first) == list(second) == wire.released

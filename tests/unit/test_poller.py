@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 from hand_clock import HandClock
-from observers import eventually
-from simulated.loop import VirtualLoop
+from observers import eventually, settle
+from simulated.loop import in_virtual_time
 from worker_records import worker_record
 
 from jobqueue.clock import Clock, ServerClock
@@ -175,12 +175,6 @@ async def fails() -> None:
     raise TypeError("unhashable type: 'dict'")
 
 
-async def paused() -> None:
-    """Whatever the poller does after a look, it has done."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 async def test_a_signal_is_followed_by_a_look() -> None:
     store = CountingStore()
     async with polling(store):
@@ -204,7 +198,7 @@ async def test_what_cannot_be_heard_is_looked_for() -> None:
 
         store.signalled.put_nowait(cast(QueueSignal, "no signal"))
         await looked(store, 3)
-        await paused()
+        await settle()
         assert not store.listening
 
 
@@ -294,7 +288,7 @@ async def test_who_takes_what_was_left_to_it_keeps_getting_its_part() -> None:
 
         store.signalled.put_nowait(QueueSignal("default", left))
         await looked(store, looks + 1)
-        await paused()
+        await settle()
 
         assert all(contention.is_left(each) for each in left)
 
@@ -308,7 +302,7 @@ async def test_what_was_left_a_moment_ago_is_not_held_against_anybody() -> None:
         store.signalled.put_nowait(QueueSignal("default", left))
         store.signalled.put_nowait(SIGNAL)  # which is looked for at once
         await looked(store, looks + 1)
-        await paused()
+        await settle()
 
         assert all(contention.is_left(each) for each in left)
 
@@ -333,7 +327,7 @@ async def test_what_was_left_is_not_forgotten_by_a_look_that_failed() -> None:
         looks, answers, store.hold_up = store.looks, store.hold_up, fails
         store.signalled.put_nowait(QueueSignal("default", left))
         await looked(store, looks + 1)
-        await paused()
+        await settle()
 
         store.hold_up, store.found = answers, Window([*sorted(left), *mine], complete=True)
         store.signalled.put_nowait(QueueSignal("default", mine))
@@ -374,7 +368,7 @@ async def test_who_has_time_again_just_when_it_gives_up_listening_listens_on() -
     store, clock = CountingStore(), ServerClock()
 
     async def stand_still() -> None:
-        await paused()  # it waits for this look
+        await settle()  # it waits for this look
         until = clock.monotonic() + BACKLOG_SECONDS
         while clock.monotonic() < until:
             pass
@@ -411,7 +405,7 @@ async def test_who_has_enough_to_do_looks_once_more_when_that_is_taken() -> None
     pool.saturated, store.found = True, Window([candidate("a")], complete=True)
     async with polling(store, ready=ready, pool=pool):
         await looked(store, 1)
-        await paused()
+        await settle()
 
         ready.take(1)
         pool.taken()
@@ -440,7 +434,7 @@ async def test_a_backlog_that_ran_low_during_a_look_and_is_long_again_after_it_i
     store.found, store.hold_up = Window([candidate(name) for name in "abcdefgh"], complete=False), take_while_it_looks
     async with polling(store, ready=ready, pool=pool):
         await looked(store, 1)
-        await paused()
+        await settle()
 
     assert store.looks == 1
 
@@ -554,7 +548,7 @@ async def test_while_looks_find_crowds_it_does_not_listen() -> None:
 
 
 def test_in_a_crowd_nothing_is_looked_for_while_there_are_no_slots() -> None:
-    async def looks_without_slots() -> int:
+    async def scene() -> None:
         store, pool = CountingStore(), Pool()
         async with polling(store, clock=HandClock(), pool=pool, poll_seconds=60):
             await listens(store)
@@ -565,10 +559,9 @@ def test_in_a_crowd_nothing_is_looked_for_while_there_are_no_slots() -> None:
             await looked(store, store.looks + 1)  # whether there are slots is seen after a look
             looks = store.looks
             await asyncio.sleep(20)
-            return store.looks - looks
+            assert store.looks == looks
 
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(Random(1))) as runner:
-        assert runner.run(looks_without_slots()) == 0
+    in_virtual_time(scene)
 
 
 async def test_after_a_crowd_that_is_a_backlog_it_does_not_listen() -> None:
@@ -579,7 +572,7 @@ async def test_after_a_crowd_that_is_a_backlog_it_does_not_listen() -> None:
         store.found = Window([candidate(name) for name in "abcdefgh"], complete=False)
         store.signalled.put_nowait(None)
         await looked(store, 3)
-        await paused()
+        await settle()
 
     assert store.openings == 1
 
@@ -761,11 +754,6 @@ class Backlog(CountingStore):
         return await super().candidates(queues, after=after, limit=limit)
 
 
-def in_virtual_time(scene: Callable[[], Coroutine[None, None, None]]) -> None:
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(Random(1))) as runner:  # no second of this is waited for
-        runner.run(scene())
-
-
 def virtual_clock() -> ServerClock:
     return ServerClock(monotonic=asyncio.get_running_loop().time)
 
@@ -812,7 +800,7 @@ def test_a_store_that_went_away_after_a_crowd_is_not_asked_more_often_than_any_o
         store = Backlog()
         store.found = Window([candidate(f"job-{number:02}") for number in range(CROWD)], complete=True)
         async with polling(store, ready=ReadyQueue(CROWD), poll_seconds=SHORT_POLL_SECONDS, clock=virtual_clock()):
-            await paused()
+            await settle()
             store.is_away, before = True, len(store.heads)
             assert before
             await asyncio.sleep(MINUTE)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from bench import StandingClock
+from observers import settle
 
 from jobqueue.errors import LeaseLost, OutcomeUnknown
 from jobqueue.job import Claim, JobId, LeaseId, Progress
@@ -37,11 +38,6 @@ def reporter(shown: Shown, *, pause_seconds: float) -> ProgressReporter:
     return ProgressReporter(jobs, StandingClock(), pause_seconds=pause_seconds)
 
 
-async def turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 async def test_nothing_more_is_written_within_the_pause() -> None:
     shown = Shown()
     reporting = reporter(shown, pause_seconds=FOR_EVER)
@@ -49,7 +45,7 @@ async def test_nothing_more_is_written_within_the_pause() -> None:
     await shown.tried.get()
 
     reporting.report(CLAIM, Progress(percent=2))
-    await turns()
+    await settle()
 
     assert shown.percents == [1]
     reporting.forget(CLAIM)
@@ -76,7 +72,7 @@ async def test_attempts_do_not_wait_for_each_other() -> None:
 
     reporting.report(CLAIM, Progress(percent=1))
     reporting.report(other, Progress(percent=2))
-    await turns()
+    await settle()
 
     assert shown.percents == [1, 2]
     reporting.forget(CLAIM)
@@ -88,10 +84,10 @@ async def test_what_could_not_be_written_is_dropped_and_the_next_is_tried() -> N
         shown = Shown(error)
         reporting = reporter(shown, pause_seconds=FOR_EVER)
         reporting.report(CLAIM, Progress(percent=1))
-        await turns()
+        await settle()
 
         reporting.report(CLAIM, Progress(percent=2))
-        await turns()
+        await settle()
 
         assert shown.percents == [2]
         reporting.forget(CLAIM)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from random import Random
 
-from simulated.loop import VirtualLoop
-from wired_pool import Wire, waiting, wired_pool
+from simulated.loop import in_virtual_time
+from wired_pool import Wire, end, waiting, wired_pool
 
 from jobqueue.errors import Unavailable
 from jobqueue.job import JobId, Lease, LeaseId
@@ -53,8 +52,6 @@ def test_a_server_that_refuses_claims_is_asked_now_and_then_and_its_jobs_run_whe
 
         wire.takes_claims = True
         await wire.all_completed.wait()
-        poller.cancel()
-        await pool.stop(grace_seconds=10, flush_seconds=10)
+        await end(pool, poller)
 
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(Random(1))) as runner:  # no second of this is waited for
-        runner.run(scene())
+    in_virtual_time(scene)

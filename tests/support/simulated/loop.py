@@ -64,6 +64,12 @@ WORLD = Domain("world")
 DOMAIN: ContextVar[Domain] = ContextVar("DOMAIN", default=WORLD)
 
 
+def in_virtual_time(scene: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run it on a loop of its own, whose clock goes on when nothing else does: no second of it is waited for."""
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(Random(1))) as runner:
+        runner.run(scene())
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs one callback at a time, chosen by `random`."""
 
