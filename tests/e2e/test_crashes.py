@@ -7,14 +7,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from databases import DatabaseProcess
 from observers import WITNESSED, Client, Witness, eventually
-from processes import ServiceProcess
+from processes import ServiceProcess, frozen
 
 Settings = Callable[..., dict[str, str]]
 DRIVERS = [
@@ -253,18 +253,19 @@ async def test_a_frozen_worker_changes_nothing_of_what_the_second_worker_wrote(
     del worker["JOBQUEUE_PORT"]
     async with (
         ServiceProcess("api", env=settings_for()) as api,
-        ServiceProcess("worker", "--tasks", WITNESSED, env=worker) as frozen,
+        ServiceProcess("worker", "--tasks", WITNESSED, env=worker) as first,
     ):
         client = Client(http, api.url)
         ids = await client.bulk([{"type": "work", "payload": {"seconds": 1}} for _ in range(10)])
         await eventually(lambda: _began(witness, 10), seconds=30, what="10 attempts under way")
-        frozen.send(signal.SIGSTOP)
-        async with ServiceProcess("worker", "--tasks", WITNESSED, env=worker) as second:
-            before = await all_finished(client, ids, seconds=60)
-            frozen.send(signal.SIGCONT)
-            refused = [asyncio.create_task(_refusal(frozen, job_id)) for job_id in ids]
-            await asyncio.gather(*refused)
-            after = await all_finished(client, ids, seconds=10)
+        async with AsyncExitStack() as still:
+            await still.enter_async_context(frozen(first))
+            async with ServiceProcess("worker", "--tasks", WITNESSED, env=worker) as second:
+                before = await all_finished(client, ids, seconds=60)
+                await still.aclose()
+                refused = [asyncio.create_task(_refusal(first, job_id)) for job_id in ids]
+                await asyncio.gather(*refused)
+                after = await all_finished(client, ids, seconds=10)
 
     assert after == before
     assert {job["result"]["pid"] for job in after.values()} == {second.pid}  # type: ignore[index]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from bench import StandingClock, insert_one
 from databases import DatabaseProcess, missing_server
+from processes import frozen
 
 from jobqueue.clock import Identifiers
 from jobqueue.driver import connect
@@ -35,9 +36,6 @@ async def test_an_insert_without_an_answer_ends_in_doubt_and_may_be_repeated(
     database: DatabaseProcess, driver: Literal["motor", "pymongo"]
 ) -> None:
     clock, identifiers = StandingClock(), Identifiers()
-    client = connect(Settings(driver=driver), database.uri)
-    jobs = MongoJobRepository(client, "silent", clock=clock, client_seconds=CLIENT_SECONDS)
-    await jobs.prepare()
     now = clock.now()
     first, job = [
         Job(
@@ -50,18 +48,16 @@ async def test_an_insert_without_an_answer_ends_in_doubt_and_may_be_repeated(
         )
         for _ in range(2)
     ]
-    await insert_one(jobs, first)
+    client = connect(Settings(driver=driver), database.uri)
+    async with aclosing(MongoJobRepository(client, "silent", clock=clock, client_seconds=CLIENT_SECONDS)) as jobs:
+        await jobs.prepare()
+        await insert_one(jobs, first)
 
-    database.send(signal.SIGSTOP)
-    try:
-        async with asyncio.timeout(10 * CLIENT_SECONDS):
+        async with frozen(database), asyncio.timeout(10 * CLIENT_SECONDS):
             with pytest.raises(OutcomeUnknown) as doubt:
                 await insert_one(jobs, job)
-    finally:
-        database.send(signal.SIGCONT)
 
-    assert doubt.value.job_id == job.id
-    assert str(doubt.value) == "cannot store the job: MongoDB did not answer in time"
-    assert await insert_one(jobs, job) == job
-    assert await jobs.get(job.id) == job
-    await jobs.aclose()
+        assert doubt.value.job_id == job.id
+        assert str(doubt.value) == "cannot store the job: MongoDB did not answer in time"
+        assert await insert_one(jobs, job) == job
+        assert await jobs.get(job.id) == job

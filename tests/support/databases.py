@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import os
 import shutil
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -57,9 +56,6 @@ class DatabaseProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def send(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
 
     async def _takes_connections(self) -> bool:
         try:

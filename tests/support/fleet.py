@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Mapping
 from random import Random
 from types import TracebackType
@@ -12,7 +11,7 @@ from typing import Any, Self
 import aiohttp
 from databases import DatabaseProcess, free_port
 from observers import WITNESSED
-from processes import ServiceProcess
+from processes import ServiceProcess, frozen
 
 ANSWER_SECONDS = 15.0
 CALLERS = 4
@@ -55,10 +54,8 @@ class Fleet:
         await self.workers[index].start()
 
     async def freeze_worker(self, index: int, *, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT after so long."""
-        self.workers[index].send(signal.SIGSTOP)
-        await asyncio.sleep(seconds)
-        self.workers[index].send(signal.SIGCONT)
+        async with frozen(self.workers[index]):
+            await asyncio.sleep(seconds)
 
     def _new_api(self) -> ServiceProcess:
         return ServiceProcess("api", env=self._env)
@@ -160,9 +157,8 @@ class Accidents:
 
     async def _freeze_database(self) -> None:
         assert self._database is not None
-        self._database.send(signal.SIGSTOP)
-        await asyncio.sleep(self._random.random() * 2 * self._lease_seconds)
-        self._database.send(signal.SIGCONT)
+        async with frozen(self._database):
+            await asyncio.sleep(self._random.random() * 2 * self._lease_seconds)
 
     def _any_worker(self) -> int:
         return self._random.randrange(len(self._fleet.workers))

@@ -8,10 +8,13 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from databases import DatabaseProcess
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "cmd" / "jobqueue"
@@ -149,6 +152,18 @@ async def run_command(
         output, log = await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode(), log.decode()
+
+
+@asynccontextmanager
+async def frozen(process: ServiceProcess | DatabaseProcess) -> AsyncIterator[None]:
+    """SIGSTOP, and SIGCONT at the end. When the body begins, the process is still: it goes on for some milliseconds
+    after the signal was sent where the processors are busy."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WSTOPPED)
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
