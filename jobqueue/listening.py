@@ -55,6 +55,7 @@ class Listener:
         self._attentive = asyncio.Event()
         self._crowd_seen_at = float("-inf")
         self._backlog_since: float | None = None
+        self._refused_because: str | None = None
 
     @property
     def leaves_a_crowd_to_looks(self) -> bool:
@@ -99,7 +100,7 @@ class Listener:
                 self._listening = None
                 return
             except Unavailable as error:
-                log.info("no change stream; polling goes on", reason=str(error))
+                self._tell(str(error))
             except Exception:
                 log.exception("listening failed; polling goes on")
             self._on_gap()
@@ -109,10 +110,20 @@ class Listener:
         self._crowd_seen_at = self._clock.monotonic()
         self._on_gap()
 
+    def _opened(self) -> None:
+        self._refused_because = None
+        self._on_gap()
+
+    def _tell(self, reason: str) -> None:
+        """Once, where it is refused again and again: without the right to it that is for good."""
+        if reason != self._refused_because:
+            self._refused_because = reason
+            log.info("no change stream; polling goes on", reason=reason)
+
     async def _hear_all(self) -> None:
         """Returns when so much came at once that it is better looked for. Raises `TimeoutError` after some time with
         enough to do, and `Unavailable`."""
-        async with aclosing(self._jobs.signals(on_open=self._on_gap)) as signals:
+        async with aclosing(self._jobs.signals(on_open=self._opened)) as signals:
             async for signal in signals:
                 if self._serves(signal.queue):
                     self._on_signal(signal)

@@ -14,6 +14,7 @@ import pytest
 from hand_clock import HandClock
 from observers import eventually, settle
 from simulated.loop import in_virtual_time
+from structlog.testing import capture_logs
 from worker_records import worker_record
 
 from jobqueue.clock import Clock, ServerClock
@@ -807,5 +808,38 @@ def test_a_store_that_went_away_after_a_crowd_is_not_asked_more_often_than_any_o
 
         # The first few still follow the crowd; with the longest jitter there are ten pauses in nine polls.
         assert len(store.heads) - before <= MINUTE / SHORT_POLL_SECONDS * 10 / 9 + 10
+
+    in_virtual_time(scene)
+
+
+class Refusing(CountingStore):
+    """Has no change stream for this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = True
+
+    async def signals(self, *, on_open: Callable[[], None]) -> AsyncGenerator[QueueSignal, None]:
+        self.openings += 1
+        if not self.refuses:
+            on_open()
+            await asyncio.sleep(1)
+        raise Unavailable("not allowed")
+        yield SIGNAL
+
+
+def test_a_change_stream_that_is_refused_again_and_again_is_told_of_once() -> None:
+    async def scene() -> None:
+        store = Refusing()
+        with capture_logs() as lines:
+            async with polling(store, clock=virtual_clock()):
+                await asyncio.sleep(MINUTE)
+                assert store.openings >= 3
+                assert [line["event"] for line in lines] == ["no change stream; polling goes on"]
+
+                store.refuses = False
+                await asyncio.sleep(MINUTE)
+                store.refuses = True
+        assert len(lines) >= 2, "one that broke is another matter"
 
     in_virtual_time(scene)
