@@ -429,9 +429,13 @@ class JobRepository(Protocol):
         `still` is asked when they were seen: whether that may still be done, and by this `cutoff`."""
         ...
 
-    async def release_orphans(self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime) -> int:
+    async def release_orphans(
+        self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime
+    ) -> Sequence[Candidate]:
         """release what stands under these leases but is not in `known`: claims whose answers were lost, and which
-        were carried out after `claimed` had looked. The leases must not be in use for a claim any more."""
+        were carried out after `claimed` had looked. The leases must not be in use for a claim any more.
+
+        Returns what waits again."""
         ...
 
     async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:

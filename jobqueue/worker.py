@@ -225,7 +225,8 @@ class WorkerPool:
             released = await self._jobs.release_orphans(leases, self.running, at=self._clock.now())
             for lease_id in leases:
                 del self._doubtful[lease_id]
-            log.info("doubtful claims closed", leases=len(leases), released=released)
+            self.offer_candidates(released)
+            log.info("doubtful claims closed", leases=len(leases), released=len(released))
 
     # Claiming
 

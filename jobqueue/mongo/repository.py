@@ -296,7 +296,9 @@ class MongoJobRepository:
     ) -> Rescued:
         return await self._sweeps.rescue(cutoff=cutoff, at=at, limit=limit, still=still)
 
-    async def release_orphans(self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime) -> int:
+    async def release_orphans(
+        self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime
+    ) -> Sequence[Candidate]:
         return await self._sweeps.release_orphans(lease_ids, known, at=at)
 
     async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:

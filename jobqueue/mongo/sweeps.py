@@ -78,16 +78,19 @@ class Sweeps:
         pending = [one for some in chunks(jobs, MAX_IDS) for one in await self._find_redriven(some, at=at)]
         return readable_candidates(pending)
 
-    async def release_orphans(self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime) -> int:
-        """release what stands under these leases and is not known: nobody runs it."""
+    async def release_orphans(
+        self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime
+    ) -> Sequence[Candidate]:
+        """release what stands under these leases and is not known: nobody runs it. Returns what waits again."""
         known = frozenset(known)
-        released = 0
+        waiting: list[Mapping[str, Any]] = []
         for some in chunks(list(lease_ids), MAX_IDS):
-            owned = [_seen(document) for document in await self._find_owned(some)]
-            orphans = [claim for claim in owned if claim is not None and claim not in known]
+            found = await self._find_owned(some)
+            orphans = [claim for claim in map(_seen, found) if claim is not None and claim not in known]
             statements = [statement for claim in orphans for statement in moves.release_orphan(claim, at=at)]
-            released += len(await self._write_and_see(statements))
-        return released
+            released = await self._write_and_see(statements)
+            waiting += [one for one in found if one["_id"] in released and moves.FLAG not in one]
+        return readable_candidates(waiting)
 
     async def prune(self, status: Status, *, finished_before: datetime, limit: int) -> int:
         """Delete finished jobs older than that."""
@@ -178,7 +181,7 @@ class Sweeps:
     async def _find_owned(self, lease_ids: Sequence[LeaseId]) -> Sequence[Mapping[str, Any]]:
         # read: what stands under these leases, among the jobs that are running anywhere
         query = {"status": Status.PROCESSING.value, "lease.id": {"$in": list(lease_ids)}}
-        return await self._find("look for orphans", indexes.STATUS_NEWEST, query, {"lease.id": 1}, [("seq", -1)], 0)
+        return await self._find("look for orphans", indexes.STATUS_NEWEST, query, LEASE_FIELDS, [("seq", -1)], 0)
 
     async def _find_finished(
         self, status: Status, *, before: datetime | None, limit: int

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from hand_clock import HandClock
 from wired_pool import LEASE, Wire, end, waiting, wired_pool
 
-from jobqueue.job import Candidate, Claim, JobId, Lease
+from jobqueue.errors import Unavailable
+from jobqueue.job import Candidate, Claim, JobId, Lease, LeaseId
 from jobqueue.repository import Claimed
 from jobqueue.tasks import Registry
+from jobqueue.worker import LATE_CLAIM_SECONDS
 
 
 class GivingBack(Wire):
@@ -19,12 +21,12 @@ class GivingBack(Wire):
 
     def __init__(self, count: int) -> None:
         super().__init__(waiting(count))
-        self.claimed: asyncio.Queue[Sequence[JobId]] = asyncio.Queue()
+        self.claims: asyncio.Queue[Sequence[JobId]] = asyncio.Queue()
         self.released: list[JobId] = []
         self.signalled: list[JobId] = []
 
     async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
-        self.claimed.put_nowait(job_ids)
+        self.claims.put_nowait(job_ids)
         return await super().claim(job_ids, lease, at=at)
 
     async def release(self, claim: Claim, *, at: datetime) -> None:
@@ -76,8 +78,57 @@ async def test_what_was_claimed_too_late_keeps_its_place() -> None:
 
     pool = wired_pool(wire, registry, clock=clock)
     poller = asyncio.create_task(pool.poller.run())
-    first, second = [await asyncio.wait_for(wire.claimed.get(), 20) for _ in range(2)]
+    first, second = [await asyncio.wait_for(wire.claims.get(), 20) for _ in range(2)]
     await asyncio.wait_for(wire.all_completed.wait(), 20)
     await end(pool, poller)
 
     assert list(first) == list(second) == wire.released
+
+
+class CarriedOutLate(GivingBack):
+    """Does not answer the first claim, and carries it out after it was asked what that had won."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        [self.candidate] = self._waiting
+        self.held: set[LeaseId] = set()
+
+    async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
+        self.claims.put_nowait(job_ids)
+        if self.held:
+            return Claimed([])
+        if self.released:
+            return await Wire.claim(self, job_ids, lease, at=at)
+        self.held.add(lease.id)
+        raise Unavailable("no answer")
+
+    async def claimed(self, job_ids: Sequence[JobId], lease_id: LeaseId) -> Claimed:
+        return Claimed([])
+
+    async def release_orphans(
+        self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime
+    ) -> Sequence[Candidate]:
+        assert set(lease_ids) == self.held
+        self.held.clear()
+        self.released.append(self.candidate.id)
+        return [self.candidate]
+
+
+async def test_what_was_claimed_behind_a_lost_answer_is_run_when_it_is_given_back() -> None:
+    """No look shows it, whenever the next one is."""
+    registry, clock = Registry(), HandClock()
+    wire = CarriedOutLate()
+
+    @registry.task("noop")
+    async def noop() -> None: ...
+
+    pool = wired_pool(wire, registry, clock=clock)
+    poller = asyncio.create_task(pool.poller.run())
+    for _ in range(2):  # the one without an answer, and the one that loses
+        await asyncio.wait_for(wire.claims.get(), 20)
+    clock.seconds += 2 * LATE_CLAIM_SECONDS
+
+    await pool.release_orphans()
+
+    await asyncio.wait_for(wire.all_completed.wait(), 20)
+    await end(pool, poller)
