@@ -19,6 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobqueue.errors import JobQueueError, QueueFull, ShuttingDown
@@ -59,9 +60,13 @@ class _Caller(Generic[Answer]):
     answers: list[Answer | BaseException]
     missing: int
     woken: asyncio.Future[None]
+    traceback: TracebackType | None = None
+    """Where the last of them that is an error was raised, before any caller raises it too."""
 
     def take(self, place: int, answer: Answer | BaseException) -> None:
         """The answer to one of the items."""
+        if isinstance(answer, BaseException):
+            self.traceback = answer.__traceback__
         self.answers[place] = answer
         self.missing -= 1
         if not self.missing:
@@ -120,9 +125,11 @@ class GroupCommit(Generic[Item, Answer]):
 
     async def submit(self, item: Item, *, size: int) -> Answer:
         """Answer for one item of `size` bytes. Raises what `flush` answered, `QueueFull`, `ShuttingDown`."""
-        [answer] = await self.submit_all([(item, size)])
+        caller = await self._wait([(item, size)])
+        [answer] = caller.answers
         if isinstance(answer, BaseException):
-            raise answer
+            # It may be the answer of many: as raised by a future, without the frames of those who raised it before.
+            raise answer.with_traceback(caller.traceback)
         return answer
 
     async def submit_all(
@@ -132,6 +139,18 @@ class GroupCommit(Generic[Item, Answer]):
         and so is `Undelivered`, for those that have none after `seconds`."""
         if not items:
             return []
+        caller = await self._wait(items, seconds)
+        # Of those that were sent, answers may come yet.
+        return caller.answers if not caller.missing else caller.answers.copy()
+
+    async def aclose(self) -> None:
+        """Take nothing more, and return when everything that was taken is answered."""
+        self._closed = True
+        while self._line or self._in_flight:
+            self._send_what_may_go()
+            await asyncio.wait(self._in_flight)
+
+    async def _wait(self, items: Sequence[tuple[Item, int]], seconds: float | None = None) -> _Caller[Answer]:
         loop = asyncio.get_running_loop()
         caller = self._line_up(items, loop.create_future())
         timer = loop.call_later(seconds, caller.wake) if seconds is not None else None
@@ -140,17 +159,9 @@ class GroupCommit(Generic[Item, Answer]):
         finally:
             if timer is not None:
                 timer.cancel()
-        if not caller.missing:
-            return caller.answers
-        self._withdraw(caller)
-        return caller.answers.copy()  # of those that were sent, answers may come yet
-
-    async def aclose(self) -> None:
-        """Take nothing more, and return when everything that was taken is answered."""
-        self._closed = True
-        while self._line or self._in_flight:
-            self._send_what_may_go()
-            await asyncio.wait(self._in_flight)
+        if caller.missing:
+            self._withdraw(caller)
+        return caller
 
     def _line_up(self, items: Sequence[tuple[Item, int]], woken: asyncio.Future[None]) -> _Caller[Answer]:
         caller: _Caller[Answer] = _Caller([SENT] * len(items), len(items), woken)

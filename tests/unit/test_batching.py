@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Sequence
 
 import pytest
@@ -209,6 +210,24 @@ async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store) -> None:
     await store.batch(1)
     store.answer(1)
     assert await asyncio.gather(*again) == ["C"]
+
+
+async def test_who_gets_the_same_error_as_others_does_not_see_their_frames(store: Store) -> None:
+    group = commit(store)
+    callers = [asyncio.create_task(group.submit(str(number), size=1)) for number in range(100)]
+    await store.batch(0)
+    store.answer(0, ValueError("broken"))
+
+    depths = []
+    for caller in callers:
+        with pytest.raises(ValueError, match="broken"):
+            await caller
+        error = caller.exception()
+        assert error is not None
+        frames = traceback.extract_tb(error.__traceback__)
+        assert "flush" in {frame.name for frame in frames}, "it is told where it arose"
+        depths.append(len(frames))
+    assert max(depths) < 10
 
 
 async def test_a_caller_who_is_cancelled_changes_nothing_for_the_others(store: Store) -> None:
