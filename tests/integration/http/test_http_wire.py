@@ -24,6 +24,8 @@ WEBSOCKET = (
     b"GET /graphql HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
 )
+NEW_EACH_TIME = re.compile(rb"(?<=^X-Request-Id: ).*|(?<=^Date: ).*")
+CLOSE = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 HEAD = b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
@@ -223,6 +225,40 @@ async def test_requests_that_come_all_at_once_are_answered_in_their_order(client
 
     statuses = [int(part.split(b" ", 1)[0]) for part in answer.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [201, 400, 201, 200]
+
+
+ASKED = {
+    "a job": (b"POST /jobs", b'{"id": "whole"}', b"201 Created"),
+    "a problem": (b"POST /jobs", b'{"id"', b"400 Bad Request"),
+    "a page": (b"GET /jobs", b"", b"200 OK"),
+    "none by its method": (b"PUT /jobs", b"{}", b"405 Method Not Allowed"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_an_answer_is_the_same_on_a_connection_that_is_kept_and_on_one_that_is_not(
+    client: Client, asked: str
+) -> None:
+    what, body, status = ASKED[asked]
+
+    async def answer(version: bytes, *, kept: bool) -> tuple[set[bytes], int]:
+        """The lines of its head, of those that are new each time only the name, and the length of its body."""
+        request = b"%s HTTP/%s\r\nHost: x\r\nContent-Length: %d\r\n" % (what, version, len(body))
+        request += b"Content-Type: application/json\r\nConnection: %s\r\n\r\n" % (b"keep-alive" if kept else b"close")
+        async with asyncio.timeout(30), connection(client) as (reader, writer):
+            writer.write(request + body + (CLOSE if kept else b""))
+            first, *others = re.split(rb"HTTP/1.[01] (?=\d{3} )", await reader.read())[1:]
+        assert [other[:3] for other in others] == [b"200"] * kept
+        await client.delete("/jobs/whole")
+        head, _, rest = first.partition(b"\r\n\r\n")
+        return {NEW_EACH_TIME.sub(b"", line) for line in head.splitlines()}, len(rest)
+
+    lines, length = await answer(b"1.1", kept=True)
+
+    assert {status, b"Content-Length: %d" % length, b"Server: jobqueue"} <= lines
+    assert await answer(b"1.1", kept=False) == (lines | {b"Connection: close"}, length)
+    assert await answer(b"1.0", kept=True) == (lines | {b"Connection: keep-alive"}, length)
+    assert await answer(b"1.0", kept=False) == (lines, length)
 
 
 async def test_the_path_may_be_a_whole_url_as_proxies_send_it(client: Client) -> None:
