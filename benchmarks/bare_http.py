@@ -3,8 +3,8 @@
     python -m benchmarks.bare_http PORT URI DATABASE ANSWER_FILE
 
 `POST /jobs` validates and answers; `POST /stored` also inserts one document, by itself, and `POST /grouped` together
-with those that come while the last ones are written; `GET /jobs/{id}` answers after one find by id; `GET /nothing` only
-answers.
+with those that come while the last ones are written; `POST /many` takes an array and inserts it as one;
+`GET /jobs/{id}` answers after one find by id; `GET /nothing` only answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import uvloop
 from aiohttp import web
 from bson import Int64, ObjectId
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.alias_generators import to_camel
 
 from benchmarks.workload import Document
@@ -65,6 +65,9 @@ class BareJob(BaseModel):
             "seq": Int64(now.timestamp() * 1e6),
             "insertId": str(unique),
         }
+
+
+BARE_JOBS = TypeAdapter(list[BareJob])
 
 
 class GroupedInserts:
@@ -116,6 +119,12 @@ def build(uri: str, database_name: str, answer: bytes) -> web.Application:
         await grouped.insert(job.document(clock.now()))
         return created()
 
+    async def create_many(request: web.Request) -> web.Response:
+        jobs = BARE_JOBS.validate_json(await request.read())
+        now = clock.now()
+        await store.jobs.insert_many([job.document(now) for job in jobs], ordered=False)
+        return created()
+
     async def show(request: web.Request) -> web.Response:
         await store.jobs.find_one({"_id": request.match_info["id"]})
         return web.Response(body=answer, content_type="application/json")
@@ -123,12 +132,13 @@ def build(uri: str, database_name: str, answer: bytes) -> web.Application:
     async def nothing(request: web.Request) -> web.Response:
         return web.Response(body=answer, content_type="application/json")
 
-    application = web.Application()
+    application = web.Application(client_max_size=16 << 20)
     application.add_routes(
         [
             web.post("/jobs", create),
             web.post("/stored", create_stored),
             web.post("/grouped", create_grouped),
+            web.post("/many", create_many),
             web.get("/jobs/{id}", show),
             web.get("/nothing", nothing),
         ]

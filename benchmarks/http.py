@@ -1,10 +1,11 @@
 """HTTP: what the service answers a second, as a share of a bare aiohttp handler under the same load.
 
 The bare handler parses and validates the same body and answers the same bytes: without storing it, storing it in the
-plainest of group commits, and by itself; for `GET` it makes the one find that must be made. Both are one process on
-uvloop; the service also with PyMongo instead of Motor, its default, and as two processes on one port, which needs cores
-that nobody else wants. `server_cpu_us` is the CPU of the server, all its processes, for each request, which holds when
-load generator, server and database share too few cores; `database_cpu_us` is that of the database.
+plainest of group commits, and by itself; a thousand it stores as they come, and answers little; for `GET` it makes the
+one find that must be made. Both are one process on uvloop; the service also with PyMongo instead of Motor, its default,
+and as two processes on one port, which needs cores that nobody else wants. `server_cpu_us` is the CPU of the server,
+all its processes, for each request, which holds when load generator, server and database share too few cores;
+`database_cpu_us` is that of the database.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ BULKS_IN_FLIGHT = 4
 IDS = 1_000
 UP = re.compile(r"^jobqueue_process_up\{.*\} 1\.0$", re.MULTILINE)
 
+BULK_CASE = "POST /jobs/bulk"
 GROUPED = "bare POST and grouped inserts"
+BARE_BULK = "bare POST and insert_many of 1,000"
 STORING = (
     "POST /jobs",
     "POST /jobs, pymongo",
@@ -45,11 +48,12 @@ STORING = (
     "bare POST and insert_one",
     GROUPED,
 )
-JOBS_OF = {**dict.fromkeys(STORING, 1), "POST /jobs/bulk": BATCH}
+JOBS_OF = dict.fromkeys(STORING, 1) | dict.fromkeys((BULK_CASE, BARE_BULK), BATCH)
 """How many documents one answer stands for."""
 
 SINGLE = Load("POST", ["/jobs"], json.dumps(BODY))
 BULK = Load("POST", ["/jobs/bulk"], json.dumps([BODY] * BATCH), connections=BULKS_IN_FLIGHT)
+MANY = replace(BULK, paths=["/many"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ async def run(bench: Bench) -> None:
                 ("GET /jobs/{id}, 2 processes", up.two, show),
                 ("bare GET and find_one", up.bare, show),
                 ("bare GET", up.bare, Load("GET", ["/nothing"])),
-                ("POST /jobs/bulk", up.service, BULK),
+                (BULK_CASE, up.service, BULK),
+                (BARE_BULK, up.bare, MANY),
             ):
                 await measure(bench, case, up, process, load, seconds=seconds, repeat=repeat)
 
@@ -113,7 +118,7 @@ async def measure(
 def audit(case: str, answered: Answered, stored: int, line: Line) -> None:
     """Raises `AuditFailed` when less was stored than was answered; what was in flight at the end may be more."""
     jobs = answered.requests * JOBS_OF.get(case, 0)
-    if case == "POST /jobs/bulk":
+    if JOBS_OF.get(case, 0) > 1:
         line["jobs_per_second"] = round(jobs / answered.seconds, 1)
     if answered.failed or stored < jobs:
         raise AuditFailed(f"{case}: {answered.failed} failed, {stored} of {jobs} jobs stored")

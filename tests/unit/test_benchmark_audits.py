@@ -40,6 +40,7 @@ def answered(requests: int, *, failed: int = 0) -> Answered:
         ("POST /jobs", 10, 0, 9),
         ("POST /jobs/bulk", 2, 0, 1_999),  # a thousand in each
         ("bare POST and grouped inserts", 10, 0, 9),
+        ("bare POST and insert_many of 1,000", 2, 0, 1_999),
         ("GET /jobs/{id}", 10, 1, 0),
     ],
 )
