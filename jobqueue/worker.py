@@ -60,7 +60,8 @@ MAX_UNACKNOWLEDGED = 2_000
 LATE_CLAIM_SECONDS = 30.0
 """Longer than a claim can still be carried out after its answer was given up."""
 LEAST_OF_LEASE = 3
-"""A claim that was answered with less than this part of its lease left is given back unrun."""
+"""A claim that was answered with less than this part of its lease left is given back unrun. Then claims are for half as
+many, until they take less than this part: singly, or by a slow server, many may take longer than their lease lasts."""
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 5.0
 LAST_CLAIM_PAUSE_SECONDS = 1.0
@@ -145,6 +146,7 @@ class WorkerPool:
         self._claims_in_flight = 0
         self._worth_another_claim = min(WORTH_ANOTHER_CLAIM, (options.slots + 1) // 2)
         self._claim_pause = FIRST_RETRY_SECONDS
+        self._claimed_in_time = MAX_CLAIM
         self._doubtful: dict[LeaseId, float] = {}
         self._completed: list[tuple[Attempt, Completed]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -246,7 +248,7 @@ class WorkerPool:
     def _pump(self) -> None:
         self._pump_is_due = False
         while not self._stopping and self._claims_in_flight < CLAIMS_IN_FLIGHT:
-            count = min(self._free_slots(), len(self._ready), MAX_CLAIM)
+            count = min(self._free_slots(), len(self._ready), self._claimed_in_time)
             if count <= 0 or (self._claims_in_flight and count < self._worth_another_claim):
                 break
             busy = self._busy.ids
@@ -330,8 +332,13 @@ class WorkerPool:
 
     def _start_all(self, jobs: Sequence[Job], lease: Lease) -> None:
         now, monotonic = self._clock.now(), self._clock.monotonic()
+        left = lease.expires_at - now
         # Answered late, they may be taken by another before they can be renewed.
-        late = lease.expires_at - now < self._options.lease / LEAST_OF_LEASE
+        late = left < self._options.lease / LEAST_OF_LEASE
+        if late and jobs:
+            self._claimed_in_time = max(1, len(jobs) // 2)
+        elif left > self._options.lease * (1 - 1 / LEAST_OF_LEASE):
+            self._claimed_in_time = min(MAX_CLAIM, 2 * self._claimed_in_time)
         for job in jobs:
             attempt = Attempt(job, Claim(job.id, lease.id), monotonic, self._executor.timeout_seconds(job))
             renew_until = now + self._options.lease + timedelta(seconds=attempt.limit_seconds)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from hand_clock import HandClock
-from wired_pool import LEASE, Wire, end, waiting, wired_pool
+from wired_pool import LEASE, SLOTS, Wire, end, waiting, wired_pool
 
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, Claim, JobId, Lease, LeaseId
@@ -132,3 +132,32 @@ async def test_what_was_claimed_behind_a_lost_answer_is_run_when_it_is_given_bac
 
     await asyncio.wait_for(wire.all_completed.wait(), 20)
     await end(pool, poller)
+
+
+class OneByOne(GivingBack):
+    """Takes a second to claim each."""
+
+    def __init__(self, clock: HandClock, count: int) -> None:
+        super().__init__(count)
+        self._clock = clock
+
+    async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
+        self._clock.seconds += len(job_ids)
+        return await super().claim(job_ids, lease, at=at)
+
+
+async def test_many_that_take_longer_to_claim_than_their_lease_lasts_are_claimed_by_fewer_at_a_time() -> None:
+    registry, clock = Registry(), HandClock()
+    wire = OneByOne(clock, SLOTS)
+
+    @registry.task("noop")
+    async def noop() -> None: ...
+
+    pool = wired_pool(wire, registry, clock=clock)
+    poller = asyncio.create_task(pool.poller.run())
+    await asyncio.wait_for(wire.all_completed.wait(), 20)
+    await end(pool, poller)
+
+    sizes = [len(wire.claims.get_nowait()) for _ in range(wire.claims.qsize())]
+    assert sizes[0] == SLOTS > LEASE.total_seconds()
+    assert sum(sizes) < 4 * SLOTS, "what is too much is found in a few steps"
