@@ -128,8 +128,13 @@ class GroupCommit(Generic[Item, Answer]):
         caller = await self._wait([(item, size)])
         [answer] = caller.answers
         if isinstance(answer, BaseException):
-            # It may be the answer of many: as raised by a future, without the frames of those who raised it before.
-            raise answer.with_traceback(caller.traceback)
+            try:
+                # It may be the answer of many: as raised by a future, without the frames of those who raised it before.
+                raise answer.with_traceback(caller.traceback)
+            finally:
+                # Its traceback holds this frame, which must not hold it, or all that its callers have (the bodies of
+                # requests) would stay until the garbage collector comes, which it seldom does.
+                del answer, caller
         return answer
 
     async def submit_all(

@@ -323,7 +323,8 @@ class JobService:
         try:
             return self._make(new, now=now)
         except InvalidJob as error:
-            return error
+            # Kept as an answer, not raised: its traceback would hold the caller's frame, and that the answers.
+            return error.with_traceback(None)
 
     def _make(self, new: NewJob, *, now: datetime) -> Job:
         if new.fault is not None and not self._faults:

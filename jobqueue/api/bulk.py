@@ -71,7 +71,7 @@ async def enqueue_items(
     monotonic: Callable[[], float] = time.monotonic,
 ) -> BulkAnswer:
     """Store what is a job; tell about each item, in order, what became of it. Raises `ShuttingDown`."""
-    read = await _read_all(items, item_limit, monotonic)
+    read = await _read_all(items, item_limit, instance, monotonic)
     stored = iter(await service.enqueue_many([item for item in read if isinstance(item, NewJob)]))
     outcomes = [next(stored) if isinstance(item, NewJob) else item for item in read]
     shown = await _show_all(outcomes, instance)
@@ -80,25 +80,27 @@ async def enqueue_items(
 
 
 async def _read_all(
-    items: Sequence[Item], item_limit: int, monotonic: Callable[[], float]
-) -> Sequence[NewJob | Exception]:
-    read: list[NewJob | Exception] = []
+    items: Sequence[Item], item_limit: int, instance: str, monotonic: Callable[[], float]
+) -> Sequence[NewJob | BulkItem]:
+    read: list[NewJob | BulkItem] = []
     end_of_turn = monotonic() + TURN_SECONDS
-    for item in items:
+    for index, item in enumerate(items):
         try:
             read.append(item(item_limit))
         except (InvalidJob, web.HTTPException) as error:
-            read.append(error)
+            # Shown at once. Its traceback holds this frame: were it kept in a list of this frame, the whole body would
+            # stay until the garbage collector comes, which it seldom does.
+            read.append(_show(index, error, instance))
         if monotonic() >= end_of_turn:
             await asyncio.sleep(0)
             end_of_turn = monotonic() + TURN_SECONDS
     return read
 
 
-async def _show_all(outcomes: Sequence[Job | Exception], instance: str) -> list[BulkItem]:
+async def _show_all(outcomes: Sequence[Job | Exception | BulkItem], instance: str) -> list[BulkItem]:
     shown = []
     for index, outcome in enumerate(outcomes, 1):
-        shown.append(_show(index - 1, outcome, instance))
+        shown.append(outcome if isinstance(outcome, BulkItem) else _show(index - 1, outcome, instance))
         if index % SHOWN_AT_ONCE == 0:
             await asyncio.sleep(0)
     return shown

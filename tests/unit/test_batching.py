@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import traceback
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -228,6 +231,32 @@ async def test_who_gets_the_same_error_as_others_does_not_see_their_frames(store
         assert "flush" in {frame.name for frame in frames}, "it is told where it arose"
         depths.append(len(frames))
     assert max(depths) < 10
+
+
+class Body:
+    """What a caller has while it waits."""
+
+
+async def test_an_error_that_was_raised_leaves_nothing_of_its_caller_to_the_garbage_collector(store: Store) -> None:
+    group = commit(store)
+    held: list[weakref.ref[Body]] = []
+
+    async def call() -> None:
+        body = Body()
+        held.append(weakref.ref(body))
+        with contextlib.suppress(ValueError):
+            await group.submit("bad one", size=1)
+
+    gc.disable()
+    try:
+        caller = asyncio.create_task(call())
+        await store.batch(0)
+        store.answer(0)
+        await caller
+
+        assert held[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_caller_who_is_cancelled_changes_nothing_for_the_others(store: Store) -> None:
