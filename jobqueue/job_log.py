@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ class JobLog:
         self._jobs = jobs
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._lock = threading.Lock()
         self._tails: dict[JobId, _Tail] = {}
         self._writing: dict[JobId, asyncio.Task[None]] = {}
@@ -47,7 +49,8 @@ class JobLog:
         if first:
             # A thread may outlive its attempt, and then the loop.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake_writer)
+                # Not in the context of the task that happens to be first: its `pymongo.timeout` would hold for all.
+                self._loop.call_soon_threadsafe(self._wake_writer, context=self._context)
 
     def holds(self, job_id: JobId) -> bool:
         """Whether something that this job has logged is not written yet."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -26,6 +27,15 @@ from jobqueue.values import check_value
 JOB = JobId("job-1")
 
 
+HURRY = contextvars.ContextVar("hurry", default=False)
+"""Stands for what a `pymongo.timeout` sets: a deadline for all that is done in the same context."""
+
+
+def in_a_hurry(do: Callable[[], None]) -> None:
+    HURRY.set(True)
+    do()
+
+
 class Broken:
     def __str__(self) -> str:
         raise ValueError("no")
@@ -41,9 +51,11 @@ class Store:
         self.gate.set()
         self.broken = False
         self.arrived = asyncio.Event()
+        self.hurried: list[bool] = []
 
     async def append_logs(self, job_id: str, lines: Sequence[LogLine]) -> None:
         self.batches += 1
+        self.hurried.append(HURRY.get())
         self.arrived.set()
         await self.gate.wait()
         if self.broken:
@@ -147,6 +159,17 @@ async def test_lines_are_written_before_long_without_a_flush(job_log: JobLog, st
 
     await job_log.aclose()
     assert (store.messages(), store.batches) == (["one", "two"], 1)
+
+
+async def test_a_deadline_around_a_line_is_not_one_for_what_all_log(job_log: JobLog, store: Store) -> None:
+    contextvars.copy_context().run(in_a_hurry, lambda: log_line(job_log, "one"))
+    job_log.keep(JobId("job-2"), 1, "info", "two", {})
+
+    async with asyncio.timeout(30):
+        await store.arrived.wait()
+
+    await job_log.aclose()
+    assert store.hurried == [False, False]
 
 
 async def test_lines_may_come_from_any_thread(job_log: JobLog, store: Store) -> None:
