@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 
 from jobqueue.clock import Clock
 from jobqueue.errors import LeaseLost, Unavailable
@@ -20,12 +21,19 @@ class ProgressReporter:
         self._clock = clock
         self._pause_seconds = pause_seconds
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._newest: dict[Claim, Progress] = {}
+        self._told: set[Claim] = set()
         self._writers: dict[Claim, asyncio.Task[None]] = {}
 
     def report(self, claim: Claim, progress: Progress) -> None:
         """Take the newest progress of an attempt. May be called in any thread; never blocks."""
-        self._loop.call_soon_threadsafe(self._take, claim, progress)
+        self._newest[claim] = progress
+        # Once until the loop has heard of it, however often a task reports that never lets go of the loop.
+        if claim not in self._told:
+            self._told.add(claim)
+            # Not in the context of the task: a `pymongo.timeout` around this call is not about what is written here.
+            self._loop.call_soon_threadsafe(self._begin, claim, context=self._context)
 
     def forget(self, claim: Claim) -> None:
         """The attempt is over."""
@@ -33,8 +41,8 @@ class ProgressReporter:
         if writer := self._writers.pop(claim, None):
             writer.cancel()
 
-    def _take(self, claim: Claim, progress: Progress) -> None:
-        self._newest[claim] = progress
+    def _begin(self, claim: Claim) -> None:
+        self._told.discard(claim)  # before it is looked at: what is reported from now on is told anew
         if claim not in self._writers:
             self._writers[claim] = asyncio.create_task(self._write(claim), name="progress")
 

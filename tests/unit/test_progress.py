@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import pytest
 from bench import StandingClock
 from observers import settle
 
@@ -17,16 +20,27 @@ CLAIM = Claim(JobId("a"), LeaseId("L"))
 FOR_EVER = 3_600.0
 
 
+HURRY = contextvars.ContextVar("hurry", default=False)
+"""Stands for what a `pymongo.timeout` sets: a deadline for all that is done in the same context."""
+
+
+def in_a_hurry(do: Callable[[], None]) -> None:
+    HURRY.set(True)
+    do()
+
+
 class Shown:
     """Of a repository, what shows progress; the first time it may fail."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.percents: list[float | None] = []
         self.tried = asyncio.Queue[float | None]()
+        self.hurried: list[bool] = []
         self._error = error
 
     async def report_progress(self, claim: Claim, progress: Progress, *, at: datetime) -> None:
         self.tried.put_nowait(progress.percent)
+        self.hurried.append(HURRY.get())
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -91,3 +105,40 @@ async def test_what_could_not_be_written_is_dropped_and_the_next_is_tried() -> N
 
         assert shown.percents == [2]
         reporting.forget(CLAIM)
+
+
+async def test_a_deadline_around_the_report_is_not_one_for_the_write() -> None:
+    shown = Shown()
+    reporting = reporter(shown, pause_seconds=FOR_EVER)
+
+    contextvars.copy_context().run(in_a_hurry, lambda: reporting.report(CLAIM, Progress(percent=1)))
+    await settle()
+
+    assert shown.hurried == [False]
+    reporting.forget(CLAIM)
+
+
+async def test_a_task_that_never_lets_go_of_the_loop_does_not_fill_it_with_reports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, loop = Shown(), asyncio.get_running_loop()
+    reporting = reporter(shown, pause_seconds=0.01)
+    told: list[object] = []
+    call_soon = loop.call_soon_threadsafe
+
+    def count(callback: Any, *arguments: Any, **options: Any) -> asyncio.Handle:
+        told.append(callback)
+        return call_soon(callback, *arguments, **options)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", count)
+
+    for percent in range(1, 101):
+        reporting.report(CLAIM, Progress(percent=percent))
+    assert len(told) == 1
+    await asyncio.wait_for(shown.tried.get(), 30)
+
+    reporting.report(CLAIM, Progress(percent=0))
+    await asyncio.wait_for(shown.tried.get(), 30)
+
+    assert shown.percents == [100, 0]
+    reporting.forget(CLAIM)
