@@ -74,7 +74,11 @@ class RateLimit:
         async with self._line:
             if not self._take_at_hand(jobs):
                 self._refuse_without_looking(jobs)
-                await self._take_from_meter(jobs)
+                try:
+                    await self._take_from_meter(jobs)
+                except Unavailable:
+                    self._down_until = self._clock.monotonic() + DOWN_SECONDS
+                    raise
 
     def give_back(self, jobs: int) -> None:
         """These were not accepted after all."""
@@ -103,7 +107,7 @@ class RateLimit:
 
     async def _take_from_meter(self, jobs: int) -> None:
         for _ in range(RACES):
-            self._meter = await self._read_meter()
+            self._meter = await self._jobs.read_meter(METER)
             if self._is_astray():
                 await self._jobs.move_meter(METER, seen=self._meter, to=self._now() + SECOND)
                 continue
@@ -122,13 +126,6 @@ class RateLimit:
         self._expire = self._clock.monotonic() + LEASE_SECONDS
         if drawn.tokens < self._lease:
             self._pause()
-
-    async def _read_meter(self) -> int:
-        try:
-            return await self._jobs.read_meter(METER)
-        except Unavailable:
-            self._down_until = self._clock.monotonic() + DOWN_SECONDS
-            raise
 
     def _draw(self, missing: int) -> Draw:
         at_most = max(missing, self._lease)

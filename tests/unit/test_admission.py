@@ -397,18 +397,19 @@ async def test_where_many_are_refused_one_is_let_in_at_once(jobs: MemoryJobs, cl
     assert await accepted(rate, 40) == 40
 
 
+@pytest.mark.parametrize("verb", ["read_meter", "move_meter"])  # the other one is answered: it can be read, not written
 async def test_a_store_that_does_not_answer_is_asked_once_for_all_who_stand_in_line(
-    jobs: MemoryJobs, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    jobs: MemoryJobs, clock: HandClock, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     asked = 0
 
-    async def away(name: str) -> int:
+    async def away(name: str, **_: int) -> int:
         nonlocal asked
         asked += 1
         await asyncio.sleep(0)
         raise Unavailable("away")
 
-    monkeypatch.setattr(jobs, "read_meter", away)
+    monkeypatch.setattr(jobs, verb, away)
     rate = RateLimit(port(jobs), a_second=10, clock=clock)
 
     answers = await asyncio.gather(*(rate.take(1) for _ in range(20)), return_exceptions=True)
