@@ -16,6 +16,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 
 from jobqueue.api.errors import headers_of, problem_of, row_of
 from jobqueue.api.schemas import Problem
+from jobqueue.errors import QueueFull
 
 PATH = "/graphql"
 MAX_MESSAGE_LENGTH = 500
@@ -49,9 +50,12 @@ log = structlog.get_logger(__name__)
 
 
 def show_errors(errors: Iterable[GraphQLError]) -> None:
-    """Make these errors what clients may see of them, and log what is ours."""
+    """Make these errors what clients may see of them, and log what is ours: once what many fields share."""
+    logged: set[int] = set()
     for error in errors:
-        _log(error)
+        if id(error.original_error) not in logged:
+            logged.add(id(error.original_error))
+            _log(error)
         message, extensions = _shown(error)
         error.message, error.extensions = message[:MAX_MESSAGE_LENGTH], extensions
 
@@ -102,5 +106,7 @@ def _log(error: GraphQLError) -> None:
     about = {"path": PATH, "field": ".".join(str(step) for step in error.path or ())}
     if status == 500:
         log.error("request failed", exc_info=original, **about)
+    elif isinstance(original, QueueFull):
+        log.debug("request refused", reason=str(original), **about)  # as in REST: who refuses says so once
     elif status > 500:
         log.warning("request refused", reason=str(original), **about)

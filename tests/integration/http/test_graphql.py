@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from structlog.testing import capture_logs
 
 from jobqueue.api.errors import TABLE
 from jobqueue.api.graphql.errors import CODES
@@ -627,6 +628,31 @@ async def test_what_goes_wrong_here_tells_nothing_but_the_request_id(client: Cli
             "extensions": {"code": "INTERNAL", "requestId": "request-1"},
         }
     ]
+
+
+@pytest.mark.parametrize("broken", [KeyError("broken"), Unavailable("away")], ids=lambda error: type(error).__name__)
+async def test_an_error_that_many_fields_share_is_logged_once(
+    client: Client, jobs: MemoryJobs, broken: Exception
+) -> None:
+    jobs.broken = broken
+    fields = " ".join(f'f{number}: Job(id: "{number}") {{ id }}' for number in range(20))
+
+    with capture_logs() as logged:
+        answer = await ask(client, f"{{ {fields} }}")
+
+    assert len(answer["errors"]) == 20
+    assert [entry["field"] for entry in logged] == ["f0"]
+
+
+async def test_a_refusal_of_a_full_queue_is_left_to_who_refuses_since_there_may_be_thousands(
+    client: Client, jobs: MemoryJobs
+) -> None:
+    jobs.broken = QueueFull("too much")
+
+    with capture_logs() as logged:
+        await error(client, 'mutation { Enqueue(task: "a") { id } }')
+
+    assert [entry["log_level"] for entry in logged] == ["debug"]
 
 
 async def test_while_the_service_stops_nothing_is_enqueued_and_looking_goes_on(
