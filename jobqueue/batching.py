@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -60,6 +60,8 @@ class _Caller(Generic[Answer]):
     answers: list[Answer | BaseException]
     missing: int
     woken: asyncio.Future[None]
+    numbers: range
+    """Those of its items in the line."""
     traceback: TracebackType | None = None
     """Where the last of them that is an error was raised, before any caller raises it too."""
 
@@ -115,8 +117,10 @@ class GroupCommit(Generic[Item, Answer]):
         self._flush = flush
         self._name = name
         self._limits = limits
-        self._line: deque[_Entry[Item, Answer]] = deque()
+        # By number, so that whoever gives up is taken out at once, however many others wait.
+        self._line: OrderedDict[int, _Entry[Item, Answer]] = OrderedDict()
         self._line_bytes = 0
+        self._next_number = 0
         self._in_flight: set[Task[Answer]] = set()
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._answered_at = float("-inf")
@@ -169,13 +173,15 @@ class GroupCommit(Generic[Item, Answer]):
         return caller
 
     def _line_up(self, items: Sequence[tuple[Item, int]], woken: asyncio.Future[None]) -> _Caller[Answer]:
-        caller: _Caller[Answer] = _Caller([SENT] * len(items), len(items), woken)
+        numbers = range(self._next_number, self._next_number + len(items))
+        self._next_number = numbers.stop
+        caller: _Caller[Answer] = _Caller([SENT] * len(items), len(items), woken, numbers)
         for place, (item, size) in enumerate(items):
             room = (
                 len(self._line) < self._limits.waiting_items and self._line_bytes + size <= self._limits.waiting_bytes
             )
             if room and not self._closed:
-                self._line.append(_Entry(item, size, caller, place))
+                self._line[numbers[place]] = _Entry(item, size, caller, place)
                 self._line_bytes += size
             else:
                 caller.take(place, self._refusal())
@@ -188,14 +194,10 @@ class GroupCommit(Generic[Item, Answer]):
 
     def _withdraw(self, caller: _Caller[Answer]) -> None:
         """Take back what was not sent yet."""
-        kept: deque[_Entry[Item, Answer]] = deque()
-        for entry in self._line:
-            if entry.caller is not caller:
-                kept.append(entry)
-            else:
+        for number in caller.numbers:
+            if (entry := self._line.pop(number, None)) is not None:
                 self._line_bytes -= entry.size
                 caller.answers[entry.place] = Undelivered(sent=False)
-        self._line = kept
 
     def _schedule(self) -> None:
         # One turn later, so that everything submitted in this turn of the loop goes together.
@@ -219,9 +221,11 @@ class GroupCommit(Generic[Item, Answer]):
         if self._limits.first is not None and self._is_quiet():
             most = self._limits.first
         while self._line and len(batch) < most:
-            if batch and size + self._line[0].size > self._limits.bytes:
+            number, entry = self._line.popitem(last=False)
+            if batch and size + entry.size > self._limits.bytes:
+                self._line[number] = entry
+                self._line.move_to_end(number, last=False)
                 break
-            entry = self._line.popleft()
             self._line_bytes -= entry.size
             size += entry.size
             batch.append(entry)

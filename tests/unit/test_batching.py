@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 
 import pytest
+from counted_calls import calls_until
 from hand_clock import HandClock
 from observers import settle
 
@@ -298,6 +299,20 @@ async def test_a_callers_time_is_over_and_it_is_told_whether_its_item_was_sent(s
     store.answer(0)
     await settle()
     assert store.batches == [["a"]]
+
+
+async def test_who_gives_up_costs_the_same_however_many_others_wait() -> None:
+    async def give_up(number: int) -> None:
+        store = Store()
+        group = commit(store, items=1)
+        answers = await asyncio.gather(*(group.submit_all([("a", 1)], seconds=0.01) for _ in range(number)))
+        assert sum(isinstance(answer, Undelivered) and not answer.sent for [answer] in answers) == number - 3
+        for sent in range(3):
+            store.answer(sent)
+
+    few, many = await calls_until(give_up(500)), await calls_until(give_up(1_000))
+
+    assert many < 3 * few  # twice as many; four times where each is looked for among all
 
 
 async def test_many_items_of_one_caller_each_get_their_own_answer(store: Store) -> None:
