@@ -59,39 +59,51 @@ def as_created(job: Job, *, run_at: datetime) -> Job:
     )
 
 
+@dataclass(eq=False, slots=True)
+class _Line:
+    """Who came with one key: the first of them enqueues, the next one waits for it, and so on."""
+
+    turn: asyncio.Lock
+    came: int = 0
+    job: Job | None = None
+
+
 class FirstRequests:
     """The first requests with their keys that are under way in this process; others with the same key wait."""
 
     def __init__(self, *, wait_seconds: float = WAIT_SECONDS) -> None:
         self._wait_seconds = wait_seconds
-        self._under_way: dict[str, asyncio.Future[Job | None]] = {}
+        self._lines: dict[str, _Line] = {}
 
     async def run(self, key: str, enqueue: Callable[[], Awaitable[Enqueued]]) -> Enqueued:
         """What `enqueue` answers, called by one at a time; those who waited share the answer of the first.
 
         When it fails they try in their turn. Raises what it raises, and `KeyInUse` after `wait_seconds`."""
-        deadline = asyncio.get_running_loop().time() + self._wait_seconds
-        while (first := self._under_way.get(key)) is not None:
-            job = await _answer_of(first, key, deadline)
-            if job is not None:
-                return Enqueued(job, replayed=True)
-        return await self._run_first(key, enqueue)
-
-    async def _run_first(self, key: str, enqueue: Callable[[], Awaitable[Enqueued]]) -> Enqueued:
-        answer = self._under_way[key] = asyncio.get_running_loop().create_future()
-        job: Job | None = None
+        line = self._lines.setdefault(key, _Line(asyncio.Lock()))
+        line.came += 1
         try:
-            enqueued = await enqueue()
-            job = enqueued.job
-            return enqueued
+            await self._wait(line, key)
+            try:
+                return await _enqueue_once(line, enqueue)
+            finally:
+                line.turn.release()
         finally:
-            del self._under_way[key]
-            answer.set_result(job)
+            line.came -= 1
+            # Whoever comes after the answer asks anew: the job may be gone by then.
+            if (line.job is not None or not line.came) and self._lines.get(key) is line:
+                del self._lines[key]
+
+    async def _wait(self, line: _Line, key: str) -> None:
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await line.turn.acquire()
+        except TimeoutError:
+            raise KeyInUse(key) from None
 
 
-async def _answer_of(first: asyncio.Future[Job | None], key: str, deadline: float) -> Job | None:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await asyncio.shield(first)
-    except TimeoutError:
-        raise KeyInUse(key) from None
+async def _enqueue_once(line: _Line, enqueue: Callable[[], Awaitable[Enqueued]]) -> Enqueued:
+    if line.job is not None:
+        return Enqueued(line.job, replayed=True)
+    enqueued = await enqueue()
+    line.job = enqueued.job
+    return enqueued

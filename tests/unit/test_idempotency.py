@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from counted_calls import calls_until
 
 from jobqueue.errors import JobQueueError, KeyInUse, Unavailable
 from jobqueue.idempotency import WAIT_SECONDS, Enqueued, FirstRequests
@@ -83,6 +84,40 @@ async def test_when_the_first_one_fails_the_next_one_is_the_first(ending: str) -
     store.answer.set_result(Enqueued(Job(id=JobId("j"))))
     assert sorted([(await each).replayed for each in next_ones]) == [False, True, True]
     assert store.calls == 1
+
+
+async def test_who_comes_after_the_answer_asks_anew_though_others_have_still_to_be_told() -> None:
+    requests, store, other = FirstRequests(), Store(), Store()
+    other.answer.set_result(Enqueued(Job(id=JobId("another"))))
+
+    async def twice() -> Enqueued:
+        await requests.run("k", store.enqueue)
+        return await requests.run("k", other.enqueue)
+
+    both = asyncio.create_task(twice())
+    await store.called.wait()
+    waiting = asyncio.create_task(requests.run("k", store.enqueue))
+    await asyncio.sleep(0)
+
+    store.answer.set_result(Enqueued(Job(id=JobId("j"))))
+
+    assert (await both).job.id == "another"
+    assert (await waiting).job.id == "j"
+
+
+async def test_a_failure_makes_work_for_the_next_one_only_however_many_wait() -> None:
+    async def refuse() -> Enqueued:
+        await asyncio.sleep(0)
+        raise Unavailable("away")
+
+    async def refuse_all(number: int) -> None:
+        requests = FirstRequests()
+        answers = await asyncio.gather(*(requests.run("k", refuse) for _ in range(number)), return_exceptions=True)
+        assert [type(answer) for answer in answers] == [Unavailable] * number
+
+    few, many = await calls_until(refuse_all(100)), await calls_until(refuse_all(200))
+
+    assert many < 3 * few  # twice as many; four times where each failure is told to all
 
 
 DIFFERENT: list[dict[str, Any]] = [
