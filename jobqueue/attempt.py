@@ -152,7 +152,7 @@ class Executor:
     async def _run(self, attempt: Attempt) -> Ending:
         context = TaskContext(
             attempt.job,
-            on_progress=lambda progress: self._on_progress(attempt.claim, progress),
+            on_progress=partial(self._on_progress, attempt.claim),
             on_log=partial(self._on_log, attempt.job.id, attempt.job.retry_count),
         )
         attempt.context, attempt.task = context, asyncio.current_task()

@@ -1,13 +1,18 @@
-"""What one attempt knows before it runs."""
+"""What one attempt knows before it runs, and that nothing is left of it afterwards."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import math
+from collections.abc import Iterator
 
 import pytest
 
-from jobqueue.attempt import Executor
-from jobqueue.job import MAX_TIMEOUT_SECONDS, Job, JobId
+from jobqueue.attempt import Attempt, Executor
+from jobqueue.context import TaskContext
+from jobqueue.job import MAX_TIMEOUT_SECONDS, Claim, Job, JobId, JsonValue, LeaseId
+from jobqueue.outcome import Completed, Retry
 from jobqueue.retry import BackoffPolicy
 from jobqueue.tasks import Registry
 
@@ -18,6 +23,21 @@ async def executor() -> Executor:
 
     @registry.task("quick", timeout=5)
     async def quick() -> None: ...
+
+    @registry.task("telling")
+    async def telling(context: TaskContext) -> JsonValue:
+        context.log.info("here")
+        await context.progress(50)
+        return context.payload
+
+    @registry.task("failing")
+    async def failing(payload: JsonValue) -> None:
+        await asyncio.sleep(0)
+        raise ValueError(payload)
+
+    @registry.task("blocking")
+    def blocking(payload: JsonValue) -> None:
+        raise ValueError(payload)
 
     return Executor(
         registry,
@@ -45,3 +65,30 @@ async def executor() -> Executor:
 )
 async def test_the_limit_of_an_attempt(executor: Executor, job_type: str, own: float | None, limit: float) -> None:
     assert executor.timeout_seconds(Job(id=JobId("a"), type=job_type, timeout_seconds=own)) == limit
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What only the garbage collector would find stays to be seen."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize(
+    ("job_type", "ending"), [("quick", Completed), ("telling", Completed), ("failing", Retry), ("blocking", Retry)]
+)
+async def test_what_is_over_does_not_wait_for_the_garbage_collector(
+    executor: Executor, job_type: str, ending: type[Completed | Retry]
+) -> None:
+    """It comes once in thousands of jobs (`process.calm_the_garbage_collector`), each with its payload."""
+    job = Job(id=JobId("a"), type=job_type, payload="a payload", retry_count=1, max_retries=3)
+    attempt = Attempt(job, Claim(job.id, LeaseId("l")), 0.0, 60.0)
+
+    assert type(await executor.perform(attempt)) is ending
+
+    del attempt
+    assert not [one for one in gc.get_objects() if isinstance(one, Attempt) and one.job is job]
+    executor.close()
