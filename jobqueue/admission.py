@@ -105,6 +105,7 @@ class Admission:
         self._clock = clock
         self._total = self._depth(None, limits.pending) if limits.pending is not None else None
         self._of_queues: dict[str, Depth] = {}
+        self._forget_at = MAX_QUEUES_WATCHED
         self._rate = RateLimit(jobs, a_second=limits.a_second, clock=clock) if limits.a_second is not None else None
 
     def admit(self, queues: Sequence[str]) -> Admitted:
@@ -115,12 +116,18 @@ class Admission:
         """What bounds these jobs: all that waits, and what waits in each of their queues."""
         bounds = [Bound(self._total, None, len(queues))] if self._total is not None else []
         if (limit := self._limits.pending_per_queue) is not None:
+            # Before the first of them: what is made here is not in use until all are.
+            if len(self._of_queues) >= self._forget_at:
+                self._forget_idle()
             bounds += [Bound(self._of_queue(queue, limit), queue, jobs) for queue, jobs in Counter(queues).items()]
         return bounds
 
+    def _forget_idle(self) -> None:
+        self._of_queues = {name: depth for name, depth in self._of_queues.items() if not depth.idle}
+        # Where so many are in use they are not gone through for each request.
+        self._forget_at = max(MAX_QUEUES_WATCHED, 2 * len(self._of_queues))
+
     def _of_queue(self, queue: str, limit: int) -> Depth:
-        if len(self._of_queues) >= MAX_QUEUES_WATCHED:
-            self._of_queues = {name: depth for name, depth in self._of_queues.items() if not depth.idle}
         if queue not in self._of_queues:
             self._of_queues[queue] = self._depth(queue, limit)
         return self._of_queues[queue]

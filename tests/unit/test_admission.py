@@ -517,6 +517,16 @@ async def test_a_queue_is_not_forgotten_while_somebody_asks_for_room_in_it(jobs:
     assert [type(answer) for answer in answers if answer is not None] == [QueueFull]
 
 
+async def test_no_queue_of_many_in_one_request_is_forgotten_while_that_is_let_in(clock: HandClock) -> None:
+    admission = Admission(port(MemoryJobs()), limits=AdmissionLimits(pending_per_queue=1), clock=clock)
+    queues = [f"queue-{number}" for number in range(MAX_QUEUES_WATCHED + 1)]
+
+    async with admission.admit(queues):
+        for queue in queues:
+            with pytest.raises(QueueFull):
+                await admission.admit([queue]).__aenter__()
+
+
 async def test_names_of_queues_are_forgotten_when_they_are_too_many(jobs: MemoryJobs, clock: HandClock) -> None:
     admission = Admission(port(jobs), limits=AdmissionLimits(pending_per_queue=1), clock=clock)
     for number in range(3 * MAX_QUEUES_WATCHED):
