@@ -16,6 +16,7 @@ from strawberry.types import ExecutionContext
 
 from jobqueue import job as model
 from jobqueue.api.bulk import enqueue_items
+from jobqueue.api.graphql.choosing import ChooseOperation
 from jobqueue.api.graphql.context import Info, Listing
 from jobqueue.api.graphql.errors import PATH, show_errors
 from jobqueue.api.graphql.inputs import UNSET, NewJobInput, given, item_of, naming
@@ -280,6 +281,6 @@ SCHEMA = JobSchema(
     query=Query,
     mutation=Mutation,
     subscription=Subscription,
-    extensions=EXTENSIONS,
+    extensions=[*EXTENSIONS, ChooseOperation],
     config=StrawberryConfig(scalar_map=SCALARS),
 )

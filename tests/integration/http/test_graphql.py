@@ -685,6 +685,7 @@ async def test_one_failing_field_leaves_the_others_their_data(client: Client, jo
         {"query": "{ Nothing }"},
         {"query": "{ Jobs { id } }", "operationName": "Other"},
         {"query": "query A { Jobs { id } } query B { Jobs { id } }", "operationName": "C"},
+        {"query": "query A { Jobs { id } } query B { Jobs { id } }"},
         {"query": "fragment F on Job { id }"},
         {"query": 'subscription { JobUpdated(id: "a") { id } }'},
         {"query": "query ($id: String!) { Job(id: $id) { id } }"},
@@ -741,6 +742,15 @@ async def test_the_named_operation_is_executed(client: Client) -> None:
     body = {"query": "query A { Jobs { id } } query B { Queues { name } }", "operationName": "B"}
 
     assert await (await client.post("/graphql", json=body)).json() == {"data": {"Queues": []}}
+
+
+async def test_of_several_operations_none_is_executed_unless_one_is_named(client: Client) -> None:
+    document = 'mutation A { Enqueue(task: "a", id: "a") { id } } mutation B { Enqueue(task: "b", id: "b") { id } }'
+
+    refused = await error(client, document)
+
+    assert refused["message"] == "the query has several operations: name the one that is meant as operationName"
+    assert await data(client, "{ Jobs { id } }") == {"Jobs": []}
 
 
 async def test_bodies_are_declared_json_and_bounded_as_in_rest(client: Client) -> None:

@@ -202,7 +202,12 @@ async def test_queries_and_mutations_go_over_the_socket_too_and_each_sees_the_st
 
 async def test_what_cannot_be_executed_is_an_error_with_a_code_and_the_socket_stays(client: Client) -> None:
     async with connected(client) as socket:
-        for query in ("subscription { Nothing }", "", "{ " + "a: Jobs { id } " * 9 + "}"):
+        for query in (
+            "subscription { Nothing }",
+            "",
+            "{ " + "a: Jobs { id } " * 9 + "}",
+            "query A { Jobs { id } } query B { Jobs { id } }",
+        ):
             await subscribe(socket, query)
             message = await received(socket)
             assert message["type"] == "error"
