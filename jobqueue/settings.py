@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobqueue.errors import ConfigurationError
@@ -159,17 +159,19 @@ class Settings(BaseSettings):
             raise ValueError(ESCAPING)
         return uri
 
-    @model_validator(mode="after")
-    def _check_backoff(self) -> Settings:
-        if self.backoff_max_seconds < self.backoff_base_seconds:
-            raise ValueError(f"{PREFIX}BACKOFF_MAX_SECONDS: must not be less than {PREFIX}BACKOFF_BASE_SECONDS")
-        return self
+    @field_validator("backoff_max_seconds")
+    @classmethod
+    def _check_backoff(cls, longest: float, info: ValidationInfo) -> float:
+        if longest < info.data.get("backoff_base_seconds", 0):
+            raise ValueError(f"must not be less than {PREFIX}BACKOFF_BASE_SECONDS")
+        return longest
 
-    @model_validator(mode="after")
-    def _check_faults(self) -> Settings:
-        if self.fault is not None and not self.faults:
-            raise ValueError(f"{PREFIX}FAULT: needs {PREFIX}FAULTS=true")
-        return self
+    @field_validator("fault")
+    @classmethod
+    def _check_fault(cls, fault: Fault | None, info: ValidationInfo) -> Fault | None:
+        if fault is not None and info.data.get("faults") is False:
+            raise ValueError(f"needs {PREFIX}FAULTS=true")
+        return fault
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -193,9 +195,8 @@ def _refusal(problems: Sequence[str]) -> ConfigurationError:
 
 def _described(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        name, *keys = problem["loc"] or ("",)
-        where = [f"{PREFIX}{str(name).upper()}"] if name else []  # a rule between two settings names them itself
-        yield ": ".join([*where, *map(str, keys), problem["msg"].removeprefix("Value error, ")])
+        name, *keys = problem["loc"]
+        yield ": ".join([f"{PREFIX}{str(name).upper()}", *map(str, keys), problem["msg"].removeprefix("Value error, ")])
 
 
 def _unknown(environment: Mapping[str, str]) -> Iterator[str]:

@@ -65,6 +65,20 @@ def test_a_rule_between_two_settings_is_checked_too(monkeypatch: pytest.MonkeyPa
         load_settings()
 
 
+def test_rules_between_settings_are_reported_with_everything_else_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JOBQUEUE_BACKOFF_BASE_SECONDS", "400")
+    monkeypatch.setenv("JOBQUEUE_FAULT", '{"probability": 0.1}')
+    monkeypatch.setenv("JOBQUEUE_WORKERS", "0")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings()
+
+    described = {line.partition(":")[0].strip() for line in str(refused.value).splitlines()[1:]}
+    assert described == {"JOBQUEUE_WORKERS", "JOBQUEUE_BACKOFF_MAX_SECONDS", "JOBQUEUE_FAULT"}
+
+
 @pytest.mark.parametrize("name", ["local", "admin", "config", "Local"])
 def test_the_databases_of_mongodb_itself_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBQUEUE_DATABASE", name)
