@@ -40,7 +40,8 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Specimen:
-    """What matters of one job's document. `unreadable` says why it cannot be understood as a job."""
+    """What matters of one job's document. `unreadable` says why it cannot be understood as a job, `has_time` whether
+    `runAt` is a date; `run_at` is what was meant by it, when it says anything."""
 
     id: str
     raw_id: object
@@ -48,6 +49,9 @@ class Specimen:
     retry_count: int
     max_retries: int
     has_seq: bool
+    has_time: bool
+    raw_run_at: object
+    run_at: datetime | None
     is_finished_at: bool
     has_lease: bool
     lease_id: LeaseId | None
@@ -184,6 +188,12 @@ STRAY_LEASE = Check(
     "--fix takes the lease away",
     fixable=True,
 )
+NO_TIME = Check(
+    "scheduled-without-time",
+    "these jobs wait for a `runAt` that is no date, so they would never run: somebody changed it by hand",
+    "--fix makes it the date that is meant, or now where there is none; what cannot be understood it moves to failed",
+    fixable=True,
+)
 WAITING_AND_FINISHED = Check(
     "waiting-with-finishedAt",
     "these jobs wait and yet say that they are finished: somebody put them back by hand",
@@ -216,7 +226,7 @@ UNKNOWN_STATUS = Check(
 UNREADABLE = Check(
     "unreadable",
     "these documents cannot be understood as jobs; a worker that claims one moves it to failed, with the reason",
-    "look at them in mongosh, and correct or delete them",
+    "GET /jobs/{id} says in `errors` what is wrong; correct them in mongosh, or delete them",
 )
 NOT_ADOPTED = Check(
     "not-adopted",
@@ -291,6 +301,7 @@ SYMPTOMS: Mapping[str, Symptom] = {
     LEASE_EXPIRED.name: lambda one, cutoff: _runs(one) and _owned(one) and _ended_before(one, cutoff),
     NO_LEASE.name: lambda one, _: _runs(one) and not _owned(one),
     STRAY_LEASE.name: lambda one, _: one.known_status not in (None, Status.PROCESSING) and one.has_lease,
+    NO_TIME.name: lambda one, _: one.known_status is Status.SCHEDULED and one.has_seq and not one.has_time,
     WAITING_AND_FINISHED.name: lambda one, _: one.known_status in WAITING and one.is_finished_at,
     NEVER_PRUNED.name: lambda one, _: one.known_status in FINISHED and not one.is_finished_at,
     USED_UP.name: lambda one, _: one.known_status in WAITING and one.retry_count >= one.max_retries,

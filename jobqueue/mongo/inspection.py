@@ -16,6 +16,7 @@ from jobqueue.clock import ServerClock
 from jobqueue.doctor import (
     NEVER_PRUNED,
     NO_LEASE,
+    NO_TIME,
     STRAY_LEASE,
     UNKNOWN_STATUS,
     USED_UP,
@@ -25,7 +26,7 @@ from jobqueue.doctor import (
     ServerState,
     Specimen,
 )
-from jobqueue.job import FINISHED, AttemptError, LeaseId, Status
+from jobqueue.job import FINISHED, AttemptError, Job, LeaseId, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import MAINTENANCE_SECONDS, settled, unavailable
 from jobqueue.mongo.documents import Unreadable, plain, read_document, unreadable_error, whole
@@ -194,9 +195,10 @@ def _keys(description: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
 
 
 def _specimen(document: Mapping[str, Any]) -> Specimen:
-    lease = document.get("lease")
+    lease, run_at = document.get("lease"), document.get("runAt")
     fields = lease if isinstance(lease, Mapping) else {}
     lease_id, expires_at = fields.get("id"), plain(fields.get("expiresAt"))
+    job, reason = _read(document)
     return Specimen(
         id=str(document["_id"]),
         raw_id=document["_id"],
@@ -204,21 +206,24 @@ def _specimen(document: Mapping[str, Any]) -> Specimen:
         retry_count=whole(document.get("retryCount"), 0),
         max_retries=whole(document.get("maxRetries"), DEFAULT_ATTEMPTS),
         has_seq=document.get("seq") is not None,
+        has_time=isinstance(plain(run_at), datetime),
+        raw_run_at=run_at,
+        run_at=job.run_at if job is not None and run_at is not None else None,
         is_finished_at=document.get("finishedAt") is not None,
         has_lease=lease is not None,
         lease_id=LeaseId(lease_id) if isinstance(lease_id, str) else None,
         lease_expires_at=expires_at if isinstance(expires_at, datetime) else None,
         cancel_requested=moves.FLAG in document,
-        unreadable=_reason(document),
+        unreadable=reason,
     )
 
 
-def _reason(document: Mapping[str, Any]) -> str | None:
+def _read(document: Mapping[str, Any]) -> tuple[Job | None, str | None]:
+    """The job that a document says, or why it says none."""
     try:
-        read_document(document)
+        return read_document(document), None
     except Unreadable as error:
-        return str(error)
-    return None
+        return None, str(error)
 
 
 def _take_back(one: Specimen, at: datetime) -> tuple[Filter, Update]:
@@ -242,6 +247,14 @@ def _bury(one: Specimen, at: datetime) -> tuple[Filter, Update]:
     return {"retryCount": one.retry_count}, {"$set": fields} | moves.push_error(error)
 
 
+def _give_time(one: Specimen, at: datetime) -> tuple[Filter, Update]:
+    # stays scheduled, for the time that was meant; -> failed where that cannot be understood
+    guard = {"runAt": {"$eq": one.raw_run_at}}
+    if one.unreadable is not None:
+        return guard, moves.quarantine_waiting(unreadable_error(one.unreadable, at=at), at=at)
+    return guard, {"$set": {"runAt": one.run_at or at, "updatedAt": at}}
+
+
 def _fail(one: Specimen, at: datetime) -> tuple[Filter, Update]:
     # whatever it says -> failed
     error = unreadable_error(f"there is no status {one.status!r}", at=at)
@@ -252,6 +265,7 @@ TREATMENTS: Mapping[str, Callable[[Specimen, datetime], tuple[Filter, Update]]] 
     NO_LEASE.name: _take_back,
     # stays as it is, only while it is leased
     STRAY_LEASE.name: lambda one, at: ({"lease": {"$exists": True}}, {"$unset": {"lease": ""}}),
+    NO_TIME.name: _give_time,
     # stays scheduled or pending, only while it says that it is finished
     WAITING_AND_FINISHED.name: lambda one, at: ({"finishedAt": {"$exists": True}}, {"$unset": {"finishedAt": ""}}),
     # stays finished, only while it does not say since when

@@ -239,6 +239,44 @@ async def test_a_document_that_moved_on_since_it_was_seen_is_left_alone(patient:
     assert await patient.raw.jobs.find_one({"_id": job_id}) == before
 
 
+@pytest.mark.parametrize(
+    ("run_at", "due"),
+    [("2026-01-01T00:00:00Z", LONG_AGO), (LONG_AGO.timestamp(), LONG_AGO), (None, None)],
+    ids=["text", "number", "missing"],
+)
+async def test_a_job_that_waits_for_what_is_no_date_is_found_and_waits_for_the_time_that_was_meant(
+    patient: Patient, run_at: object, due: datetime | None
+) -> None:
+    job_id = await patient.insert(Status.SCHEDULED)
+    await patient.change(job_id, runAt=run_at)
+    missed = await patient.jobs.promote(now=datetime.now(UTC), limit=10)
+
+    examination = await patient.examine()
+    mended = await treat(patient.inspector, examination)
+
+    assert missed.candidates == []
+    assert [(one.check.name, one.examples) for one in examination.findings] == [("scheduled-without-time", [job_id])]
+    assert mended == {"scheduled-without-time": 1}
+    assert (await patient.examine()).healthy
+    document = await patient.raw.jobs.find_one({"_id": job_id})
+    now = examination.server.now
+    assert document["status"] == "scheduled"
+    assert document["runAt"] == (due or now.replace(microsecond=now.microsecond // 1000 * 1000))
+    promoted = await patient.jobs.promote(now=now, limit=10)
+    assert [one.id for one in promoted.candidates] == [job_id]
+
+
+async def test_a_job_that_waits_for_a_time_that_cannot_be_understood_is_moved_to_failed(patient: Patient) -> None:
+    job_id = await patient.insert(Status.SCHEDULED)
+    await patient.change(job_id, runAt="tomorrow")
+
+    await treat(patient.inspector, await patient.examine())
+
+    document = await patient.raw.jobs.find_one({"_id": job_id})
+    assert (document["status"], [error["type"] for error in document["errors"]]) == ("failed", ["Unreadable"])
+    assert names(await patient.examine()) == ["unreadable"]
+
+
 async def test_more_attempts_than_allowed_are_found(patient: Patient) -> None:
     job_id = await patient.insert()
     await patient.jobs.complete(await patient.claim(job_id), None, at=datetime.now(UTC))
@@ -393,6 +431,6 @@ async def test_everything_at_once_is_mended_at_once(patient: Patient) -> None:
 
 
 def test_every_check_says_what_it_means_and_what_to_do() -> None:
-    assert len({check.name for check in CHECKS}) == len(CHECKS) == 21
+    assert len({check.name for check in CHECKS}) == len(CHECKS) == 22
     assert all(check.means and check.remedy for check in CHECKS)
     assert all(("--fix" in check.remedy) == check.fixable for check in CHECKS)
