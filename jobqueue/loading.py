@@ -30,9 +30,13 @@ def load(modules: Sequence[str]) -> Registry:
     tasks, or two tasks of one name."""
     registry = Registry()
     for name in modules:
-        found = list(_tasks_of(_import(name), seen=set()))
+        module = _import(name)
+        found = list(_tasks_of(module, seen=set()))
         if not found:
-            raise ConfigurationError(f"there is no task in {name!r}: decorate its functions with @task(...)")
+            remedy = "decorate its functions with @task(...)"
+            if hasattr(module, "__path__"):
+                remedy += f", or import in its __init__.py the modules that have them, or give --tasks {name}.module"
+            raise ConfigurationError(f"there is no task in {name!r}: {remedy}")
         for each in found:
             registry.add(each)
     return registry

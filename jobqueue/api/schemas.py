@@ -442,7 +442,7 @@ class Accepted(Document):
 
 
 class DeadLetters(Document):
-    """A page of the dead letters, and how many there are (counted up to 10,000)."""
+    """A page of the dead letters, and how many there are in all, whatever the page is of (counted up to 10,000)."""
 
     count: int
     jobs: list[JobView]

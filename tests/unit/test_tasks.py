@@ -779,6 +779,14 @@ def test_a_module_without_tasks_is_an_error(folder: Path) -> None:
         load(["idle_module"])
 
 
+def test_a_package_that_imports_none_of_its_modules_is_told_to_do_so(folder: Path) -> None:
+    write(folder / "idle_package" / "__init__.py", "")
+    write(folder / "idle_package" / "mail.py", ONE.format("a"))
+
+    with pytest.raises(ConfigurationError, match=r"there is no task in 'idle_package': .* import in its __init__\.py"):
+        load(["idle_package"])
+
+
 @pytest.mark.parametrize("stem", ["email", "pytest"])
 def test_a_file_with_the_name_of_another_module_is_refused_rather_than_mixed_up(stem: str, folder: Path) -> None:
     path = write(folder / f"{stem}.py", ONE.format("a"))
