@@ -25,9 +25,10 @@ from jobqueue.builtin import BUILT_IN, simulation
 from jobqueue.doctor import DEFAULT_LIMIT, Examination, as_text, examine, treat
 from jobqueue.embedded import EmbeddedServer, join
 from jobqueue.errors import ConfigurationError, JobQueueError
+from jobqueue.job import DEFAULT_NAME
 from jobqueue.loading import load
 from jobqueue.loop import loop_factory, open_standard_streams, run_to_the_end
-from jobqueue.settings import PREFIX, Settings, load_settings
+from jobqueue.settings import ALL_QUEUES, PREFIX, Settings, load_settings
 from jobqueue.tasks import Registry, Task
 
 INTERRUPTED = 130
@@ -262,7 +263,7 @@ def _announcer(
             mongodb_uri=mongodb_uri,
             database=settings.database,
             simulate=simulate,
-            example=example_of(registry, simulate=simulate) if roles.http else None,
+            example=example_of(registry, simulate=simulate, queues=settings.queues) if roles.http else None,
             pages=banner.PAGES if roles.http else banner.PAGES_OF_A_WORKER,
             processes=settings.processes,
         )
@@ -285,14 +286,16 @@ async def _database(settings: Settings, roles: Roles) -> AsyncIterator[str]:
         yield join(settings.data_dir)
 
 
-def example_of(registry: Registry, *, simulate: bool) -> dict[str, Any]:
+def example_of(registry: Registry, *, simulate: bool, queues: Sequence[str]) -> dict[str, Any]:
     """A job for the banner: any will do where it is simulated or left to others. Otherwise one that has a task, and
-    a payload to fill in unless a task is there that takes none: what the others take is not known here."""
+    a payload to fill in unless a task is there that takes none: what the others take is not known here. It names a
+    queue where it would otherwise go into one that is not worked on."""
     chosen: Mapping[str, Any] = banner.EXAMPLE
     if not simulate and len(registry):
         plain = next((task for task in registry if task.parameters.payload is None), None)
         chosen = {"type": plain.name} if plain else {"type": next(iter(registry)).name, "payload": banner.FILL_IN}
-    return {"id": f"first-{secrets.token_hex(3)}", **chosen}
+    queue = {} if {ALL_QUEUES, DEFAULT_NAME} & set(queues) else {"queue": queues[0]}
+    return {"id": f"first-{secrets.token_hex(3)}", **chosen, **queue}
 
 
 def _task_described(task: Task) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pytest
 from jobqueue import __version__, banner
 from jobqueue.cli import Roles, decide_simulation, example_of, main
 from jobqueue.errors import ConfigurationError
-from jobqueue.settings import Settings
+from jobqueue.settings import ALL_QUEUES, Settings
 from jobqueue.tasks import Registry
 
 SERVE, API, WORKER = Roles(http=True, workers=True), Roles(http=True, workers=False), Roles(http=False, workers=True)
@@ -177,12 +177,20 @@ def test_the_example_is_a_job_that_its_task_can_take() -> None:
     registry = Registry()
     registry.task("add")(lambda payload: payload)
 
-    assert example_of(registry, simulate=True)["payload"] == banner.EXAMPLE["payload"]
-    assert example_of(registry, simulate=False)["payload"] == banner.FILL_IN
+    assert example_of(registry, simulate=True, queues=(ALL_QUEUES,))["payload"] == banner.EXAMPLE["payload"]
+    assert example_of(registry, simulate=False, queues=(ALL_QUEUES,))["payload"] == banner.FILL_IN
 
     registry.task("sweep")(lambda: None)
-    assert example_of(registry, simulate=False).keys() == {"id", "type"}
-    assert example_of(registry, simulate=False)["type"] == "sweep"
+    assert example_of(registry, simulate=False, queues=(ALL_QUEUES,)).keys() == {"id", "type"}
+    assert example_of(registry, simulate=False, queues=(ALL_QUEUES,))["type"] == "sweep"
+
+
+def test_the_example_goes_to_a_queue_that_is_worked_on() -> None:
+    registry = Registry()
+
+    assert "queue" not in example_of(registry, simulate=True, queues=("mail", "default"))
+    assert "queue" not in example_of(registry, simulate=True, queues=(ALL_QUEUES,))
+    assert example_of(registry, simulate=True, queues=("mail", "bills"))["queue"] == "mail"
 
 
 def test_the_banner_says_what_is_to_be_filled_in() -> None:
