@@ -69,6 +69,8 @@ MAX_REDRIVEN = 1_000
 MAX_BULK_ITEMS = 10_000
 
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+DECODED_PLUS = re.compile(r"[-0-9]+[Tt][0-9:.]+ \d\d:\d\d")
+"""A time with its zone, as a query shows it whose + was not escaped."""
 WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")
 NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
@@ -121,7 +123,8 @@ def _refuse_null(value: Any) -> Any:
 
 def _parse_timestamp(value: Any) -> datetime:
     if not isinstance(value, str) or not TIMESTAMP.fullmatch(value):
-        raise _problem("timestamp", "must be an RFC 3339 time with its zone, such as 2026-02-02T05:30:00Z")
+        remedy = "; in a query write its + as %2B" if isinstance(value, str) and DECODED_PLUS.fullmatch(value) else ""
+        raise _problem("timestamp", f"must be an RFC 3339 time with its zone, such as 2026-02-02T05:30:00Z{remedy}")
     try:
         moment = datetime.fromisoformat(value.upper())
     except ValueError:

@@ -243,6 +243,7 @@ QUERIES = [
     query("/jobs?tag=", "/tag"),
     query("/jobs?tag=" + "x" * 65, "/tag"),
     query("/jobs?createdAfter=yesterday", "/createdAfter", "RFC 3339"),
+    query("/jobs?createdAfter=2026-01-01T00:00:00+01:00", "/createdAfter", "write its + as %2B"),
     query("/jobs?createdBefore=2026-01-01T00:00:00+02:00", "/createdBefore", "RFC 3339"),
     query("/jobs?created_before=2026-13-01T00:00:00Z", "/created_before"),
     query("/jobs?createdAfter=2026-01-01T00:00:00Z&created_after=2026-01-01T00:00:00Z", "/created_after", "twice"),
