@@ -11,6 +11,7 @@ here does I/O.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -70,6 +71,8 @@ def decode_json(body: bytes) -> JsonValue:
     except UnicodeDecodeError as error:
         raise _malformed(f"is not UTF-8: byte {error.start} cannot be decoded") from None
     except json.JSONDecodeError as error:
+        if body.startswith(codecs.BOM_UTF8):  # nobody sees it
+            raise _malformed("is not JSON: it begins with a byte order mark; send UTF-8 without one") from None
         raise _malformed(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         # The scanner gives up at the interpreter's limit, in linear time and far beyond what is allowed.

@@ -92,7 +92,7 @@ SYNTAX = [
     posting("NUL after the text", b'{"type": "a"}\0', says="is not JSON"),
 ]
 ENCODINGS = [
-    posting("byte order mark", b'\xef\xbb\xbf{"type": "a"}', says="is not JSON"),
+    posting("byte order mark", b'\xef\xbb\xbf{"type": "a"}', says="is not JSON: it begins with a byte order mark"),
     posting("UTF-16", '{"type": "a"}'.encode("utf-16"), says="is not UTF-8"),
     posting("UTF-16 without a mark", '{"type": "a"}'.encode("utf-16-le"), says="is not JSON"),
     posting("Latin-1", b'{"payload": "\xfcbung"}', says="byte 13"),
