@@ -321,6 +321,15 @@ async def test_a_move_that_the_state_forbids_is_a_conflict_that_names_the_state(
     assert jobs.jobs["a"].status is status
 
 
+async def test_who_may_not_delete_a_running_job_is_told_to_cancel_it(client: Client, jobs: MemoryJobs) -> None:
+    await post(client, id="a")
+    jobs.put("a", status=Status.PROCESSING)
+
+    problem = await (await client.delete("/jobs/a")).json()
+
+    assert problem["detail"] == "cannot delete job 'a': it is processing; cancel it first"
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
