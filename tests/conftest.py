@@ -13,7 +13,7 @@ from uuid import uuid4
 import mongomock.collection
 import pytest
 import structlog
-from databases import START_SECONDS, free_port, missing_server, server_command
+from databases import START_SECONDS, kept_port, missing_server, server_command
 from pymongo import MongoClient
 
 PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
@@ -44,14 +44,26 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the embedded server of this run listens (JOBQUEUE_TEST_EMBEDDED_SERVER=rust takes the other build)."""
     if reason := missing_server():
         pytest.skip(reason)
-    port = free_port()
-    command = server_command(tmp_path_factory.mktemp("server"), port)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    with (
+        kept_port() as port,
+        subprocess.Popen(
+            server_command(tmp_path_factory.mktemp("server"), port),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as server,
+    ):
         try:
             _wait_for_connections(server, port)
             yield f"mongodb://127.0.0.1:{port}/?retryWrites=false&journal=true"
         finally:
             server.terminate()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """One for a server that the test starts, or for nobody."""
+    with kept_port() as port:
+        yield port
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bench import LEASE, NOW, Bench, chosen_backend
-from databases import free_port
 
 from jobqueue.driver import lease_store
 from jobqueue.errors import Unavailable
@@ -97,11 +96,11 @@ async def test_renewing_nothing_asks_nobody(store: MongoLeaseStore) -> None:
     assert store.held([]) == {}
 
 
-def test_it_can_be_made_in_a_thread_and_gives_up_in_a_third_of_a_lease() -> None:
+def test_it_can_be_made_in_a_thread_and_gives_up_in_a_third_of_a_lease(port: int) -> None:
     errors: list[Exception] = []
 
     def use() -> None:
-        store = lease_store(Settings(lease_seconds=0.6), f"mongodb://127.0.0.1:{free_port()}/")
+        store = lease_store(Settings(lease_seconds=0.6), f"mongodb://127.0.0.1:{port}/")
         try:
             store.hello()
         except Unavailable as error:
@@ -111,6 +110,6 @@ def test_it_can_be_made_in_a_thread_and_gives_up_in_a_third_of_a_lease() -> None
 
     thread = threading.Thread(target=use)
     thread.start()
-    thread.join(timeout=20)
+    thread.join(timeout=30)
 
     assert [str(error) for error in errors] == ["cannot reach MongoDB: no MongoDB server could be reached"]

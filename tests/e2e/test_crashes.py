@@ -151,9 +151,10 @@ async def test_what_a_task_forked_does_not_hold_up_the_shutdown(
 
 
 async def test_what_a_task_forked_keeps_neither_the_port_nor_the_connections_of_a_killed_service(
-    http: aiohttp.ClientSession, settings_for: Settings
+    http: aiohttp.ClientSession, settings_for: Settings, port: int
 ) -> None:
-    async with ServiceProcess("serve", "--tasks", WITNESSED, env=settings_for()) as service:
+    env = settings_for(PORT=str(port))
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         address, client = urlsplit(service.url), Client(http, service.url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -164,7 +165,7 @@ async def test_what_a_task_forked_keeps_neither_the_port_nor_the_connections_of_
             os.kill(service.pid, signal.SIGKILL)
             async with asyncio.timeout(30):
                 await reader.read()  # to its end, which a client has to see
-            async with ServiceProcess("api", env=settings_for(PORT=str(address.port))) as again:
+            async with ServiceProcess("api", env=env) as again:
                 assert again.url == service.url
         finally:
             os.kill(job["result"]["left"], signal.SIGKILL)

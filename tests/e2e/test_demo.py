@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,14 +29,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(tmp_path: Path, folder: Path) -> Iterator[Start]:
+def start(tmp_path: Path, folder: Path, port: int) -> Iterator[Start]:
     """Starts the demo where a user has a service set up, wrongly, which it must leave alone."""
     if reason := missing_server():
         pytest.skip(reason)
-    with socket.socket() as closed, ExitStack() as stack:
-        closed.bind(("127.0.0.1", 0))
+    with ExitStack() as stack:
         settings = {
-            "JOBQUEUE_MONGODB_URI": f"mongodb://127.0.0.1:{closed.getsockname()[1]}/",
+            "JOBQUEUE_MONGODB_URI": f"mongodb://127.0.0.1:{port}/",
             "JOBQUEUE_DATA_DIR": str(tmp_path / "data of the user"),
             "JOBQUEUE_LEASE_SECONDS": "soon",
             "TMPDIR": str(folder),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 
 import aiohttp
-from databases import DatabaseProcess, free_port
+from databases import DatabaseProcess
 from observers import WITNESSED, Client
 from processes import ServiceProcess, run_command
 
@@ -23,8 +23,8 @@ def assert_silent(*texts: str) -> None:
         assert SECRET not in text, text
 
 
-async def test_a_process_that_cannot_connect_does_not_tell_its_password(settings_for: Settings) -> None:
-    nobody_there = f"mongodb://me:{PASSWORD}@127.0.0.1:{free_port()}/?tlsCertificateKeyFilePassword={SECRET}&tls=true"
+async def test_a_process_that_cannot_connect_does_not_tell_its_password(settings_for: Settings, port: int) -> None:
+    nobody_there = f"mongodb://me:{PASSWORD}@127.0.0.1:{port}/?tlsCertificateKeyFilePassword={SECRET}&tls=true"
     unknown_option = f"mongodb://me:{PASSWORD}@127.0.0.1/?authMechanism=NONE"
     not_escaped = f"mongodb://me:{PASSWORD}@@127.0.0.1/"
     a_part_as_host = f"mongodb://{SECRET}:27017/@127.0.0.1/"

@@ -18,7 +18,6 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from databases import free_port
 from processes import PROGRAM
 
 from jobqueue.data_dir import DataDir
@@ -99,8 +98,7 @@ def test_ctrl_c_stops_the_service_in_order_and_the_database_after_it(start: Star
     assert not any(process.is_alive() for process in record.processes)
 
 
-def test_it_works_and_stops_in_order_though_nobody_reads_what_it_prints(start: Start) -> None:
-    port = free_port()
+def test_it_works_and_stops_in_order_though_nobody_reads_what_it_prints(start: Start, port: int) -> None:
     # With buffers, as where nothing is set: what is left in them must not change the exit code either.
     serving = start("serve", "--port", str(port), PYTHONUNBUFFERED="")
     assert serving.stdout is not None
@@ -205,22 +203,20 @@ def test_a_port_that_is_taken_is_named_and_the_database_stopped_again(start: Sta
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 def test_a_database_that_does_not_answer_is_named_with_the_reason_without_the_password(
-    driver: str, start: Start
+    driver: str, start: Start, port: int
 ) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{closed.getsockname()[1]}"
-        settings = {"JOBQUEUE_SIMULATE": "true", "JOBQUEUE_DRIVER": driver}
-        processes = [
-            start("worker", JOBQUEUE_MONGODB_URI=f"mongodb{uri}", **settings)
-            for uri in (
-                f"://me:s3cr3t@{host}/",
-                "://me:s3cr3t@no-such-host.invalid/",
-                "+srv://me:s3cr3t@nowhere.invalid/",
-            )
-        ]
+    host = f"127.0.0.1:{port}"
+    settings = {"JOBQUEUE_SIMULATE": "true", "JOBQUEUE_DRIVER": driver}
+    processes = [
+        start("worker", JOBQUEUE_MONGODB_URI=f"mongodb{uri}", **settings)
+        for uri in (
+            f"://me:s3cr3t@{host}/",
+            "://me:s3cr3t@no-such-host.invalid/",
+            "+srv://me:s3cr3t@nowhere.invalid/",
+        )
+    ]
 
-        refused, unknown, without_record = [refusal_of(process) for process in processes]
+    refused, unknown, without_record = [refusal_of(process) for process in processes]
 
     start_of_it = "jobqueue: cannot connect: "
     assert refused == f"{start_of_it}no MongoDB server could be reached: {host} (the connection is refused)\n"

@@ -58,20 +58,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def first_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return min(port, 65_000)
-
-
-@pytest.fixture
-def start_parent(folder: Path, first_port: int) -> Iterator[Callable[..., int]]:
+def start_parent(folder: Path, port: int) -> Iterator[Callable[..., int]]:
     """Starts a process that runs a server in the folder; returns its id. What is left of it is killed at the end."""
     with contextlib.ExitStack() as stack:
 
         def start(how: str = "plainly") -> int:
-            command = [sys.executable, "-c", PARENT, str(folder), str(first_port), how]
+            command = [sys.executable, "-c", PARENT, str(folder), str(port), how]
             parent = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(parent.kill)
             assert parent.stdout is not None
@@ -144,24 +136,24 @@ def insert_until_it_dies(uri: str, server: Process, acknowledged: list[str]) -> 
             acknowledged += ids
 
 
-async def test_a_restart_finds_the_data_and_takes_the_same_port(engine: Engine, folder: Path, first_port: int) -> None:
-    async with EmbeddedServer(folder, engine=engine, first_port=first_port) as server:
+async def test_a_restart_finds_the_data_and_takes_the_same_port(engine: Engine, folder: Path, port: int) -> None:
+    async with EmbeddedServer(folder, engine=engine, first_port=port) as server:
         await asyncio.to_thread(insert, server.uri, "kept")
         processes, uri = processes_in(folder), server.uri
 
     assert not any(process.is_alive() for process in processes)
     # The port is the one that the folder remembers, wherever the search would begin now.
-    async with EmbeddedServer(folder, first_port=first_port + 50) as server:
+    async with EmbeddedServer(folder, first_port=port + 50) as server:
         assert server.uri == uri
         assert await asyncio.to_thread(ids_at, server.uri) == {"kept"}
 
 
 async def test_a_crash_loses_nothing_acknowledged_and_ends_in_a_restart_on_the_same_port(
-    engine: Engine, folder: Path, first_port: int
+    engine: Engine, folder: Path, port: int
 ) -> None:
     acknowledged: list[str] = []
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine=engine, first_port=first_port) as server:
+        async with EmbeddedServer(folder, engine=engine, first_port=port) as server:
             crashed = processes_in(folder)[1]
             writing = asyncio.create_task(asyncio.to_thread(insert_until_it_dies, server.uri, crashed, acknowledged))
 
@@ -207,7 +199,7 @@ async def test_the_server_goes_when_parent_and_guardian_are_killed(
 
 
 async def test_a_start_after_everything_was_killed_just_works(
-    folder: Path, first_port: int, start_parent: Callable[..., int]
+    folder: Path, port: int, start_parent: Callable[..., int]
 ) -> None:
     parent = start_parent()
     await asyncio.to_thread(insert, join(folder), "kept")
@@ -215,12 +207,12 @@ async def test_a_start_after_everything_was_killed_just_works(
     for pid in (parent, *(process.pid for process in processes_in(folder))):
         os.kill(pid, signal.SIGKILL)
 
-    async with EmbeddedServer(folder, first_port=first_port) as server:
+    async with EmbeddedServer(folder, first_port=port) as server:
         assert await asyncio.to_thread(ids_at, server.uri) == {"kept"}
 
 
 async def test_a_start_right_after_the_parent_was_killed_waits_for_the_old_server_to_go(
-    folder: Path, first_port: int, start_parent: Callable[..., int]
+    folder: Path, port: int, start_parent: Callable[..., int]
 ) -> None:
     parent = start_parent()
     left_behind = processes_in(folder)
@@ -228,14 +220,14 @@ async def test_a_start_right_after_the_parent_was_killed_waits_for_the_old_serve
 
     os.kill(parent, signal.SIGKILL)
 
-    async with EmbeddedServer(folder, first_port=first_port) as server:
+    async with EmbeddedServer(folder, first_port=port) as server:
         assert not any(process.is_alive() for process in left_behind)
         assert await asyncio.to_thread(ids_at, server.uri) == {"kept"}
 
 
-async def test_a_killed_guardian_is_replaced_and_its_server_too(folder: Path, first_port: int) -> None:
+async def test_a_killed_guardian_is_replaced_and_its_server_too(folder: Path, port: int) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+        async with EmbeddedServer(folder, engine="python", first_port=port) as server:
             uri, before = server.uri, processes_in(folder)
 
             os.kill(before[0].pid, signal.SIGKILL)
@@ -250,10 +242,10 @@ async def test_a_killed_guardian_is_replaced_and_its_server_too(folder: Path, fi
 
 
 async def test_a_server_whose_processes_cannot_be_noted_is_started_again_all_the_same_and_noted_later(
-    folder: Path, first_port: int
+    folder: Path, port: int
 ) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+        async with EmbeddedServer(folder, engine="python", first_port=port) as server:
             crashed = processes_in(folder)[1]
             (folder / "server.json.new").mkdir()  # stands for a disk without room
 
@@ -271,10 +263,10 @@ async def test_a_server_whose_processes_cannot_be_noted_is_started_again_all_the
 
 
 async def test_a_start_that_cannot_be_noted_is_refused_at_once_and_leaves_nothing_behind(
-    folder: Path, first_port: int
+    folder: Path, port: int
 ) -> None:
     (folder / "server.json.new").mkdir(parents=True)
-    server = EmbeddedServer(folder, engine="python", first_port=first_port)
+    server = EmbeddedServer(folder, engine="python", first_port=port)
 
     async with asyncio.timeout(30):
         with pytest.raises(ConfigurationError, match=r"cannot be used \(Is a directory\): set JOBQUEUE_DATA_DIR"):
@@ -285,10 +277,10 @@ async def test_a_start_that_cannot_be_noted_is_refused_at_once_and_leaves_nothin
 
 
 async def test_a_guardian_that_cannot_be_started_is_tried_again(
-    folder: Path, first_port: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+        async with EmbeddedServer(folder, engine="python", first_port=port) as server:
             before = processes_in(folder)
             with monkeypatch.context() as patch:
                 patch.setattr(sys, "executable", str(folder / "nothing"))  # stands for a system without room for it
@@ -304,13 +296,13 @@ async def test_a_guardian_that_cannot_be_started_is_tried_again(
 
 
 async def test_a_guardian_that_cannot_be_started_at_first_is_why_there_is_no_server(
-    folder: Path, first_port: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(folder / "nothing"))
 
     async with asyncio.timeout(30):
         with pytest.raises(ConfigurationError, match=r"(?s)does not start; it said:\n  .*No such file"):
-            await EmbeddedServer(folder, engine="python", first_port=first_port).start()
+            await EmbeddedServer(folder, engine="python", first_port=port).start()
 
     await DataDir(folder).lock()  # is free
 
@@ -337,9 +329,9 @@ async def test_a_fork_leaves_the_lock_to_its_parent(folder: Path) -> None:
     held.unlock()
 
 
-async def test_a_fork_does_not_keep_the_server_from_being_stopped(folder: Path, first_port: int) -> None:
+async def test_a_fork_does_not_keep_the_server_from_being_stopped(folder: Path, port: int) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine="python", first_port=first_port):
+        async with EmbeddedServer(folder, engine="python", first_port=port):
             if (fork := os.fork()) == 0:
                 signal.pause()
     _kill(fork)
@@ -385,23 +377,23 @@ def test_a_process_is_told_from_others_and_from_its_own_remains(identify: Callab
     assert identify(sleeping.pid) is None
 
 
-async def test_two_servers_in_one_folder_are_refused(folder: Path, first_port: int) -> None:
-    async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+async def test_two_servers_in_one_folder_are_refused(folder: Path, port: int) -> None:
+    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
         with pytest.raises(ConfigurationError, match=rf"is in use by process {os.getpid()}: .* JOBQUEUE_DATA_DIR"):
-            await EmbeddedServer(folder, first_port=first_port).start()
+            await EmbeddedServer(folder, first_port=port).start()
 
         await answers(server.uri)
 
 
-async def test_a_port_in_use_is_passed_over(folder: Path, first_port: int) -> None:
-    with socket.create_server(("127.0.0.1", first_port)):
-        async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
-            assert f":{first_port}/" not in server.uri
+async def test_a_port_in_use_is_passed_over(folder: Path, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+            assert f":{port}/" not in server.uri
             await answers(server.uri)
 
 
-async def test_servers_started_at_once_get_a_port_each(tmp_path: Path, first_port: int) -> None:
-    servers = [EmbeddedServer(tmp_path / name, engine="python", first_port=first_port) for name in "abc"]
+async def test_servers_started_at_once_get_a_port_each(tmp_path: Path, port: int) -> None:
+    servers = [EmbeddedServer(tmp_path / name, engine="python", first_port=port) for name in "abc"]
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
 
@@ -411,12 +403,12 @@ async def test_servers_started_at_once_get_a_port_each(tmp_path: Path, first_por
             assert await asyncio.to_thread(ids_at, server.uri) == {name}
 
 
-async def test_a_folder_stays_with_the_build_that_made_it(folder: Path, first_port: int) -> None:
-    async with EmbeddedServer(folder, engine="python", first_port=first_port):
+async def test_a_folder_stays_with_the_build_that_made_it(folder: Path, port: int) -> None:
+    async with EmbeddedServer(folder, engine="python", first_port=port):
         pass
 
     with pytest.raises(ConfigurationError, match=r"made by the python build .* JOBQUEUE_EMBEDDED_SERVER"):
-        await EmbeddedServer(folder, engine="rust", first_port=first_port).start()
+        await EmbeddedServer(folder, engine="rust", first_port=port).start()
 
 
 async def test_without_the_extra_it_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +435,7 @@ async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_does_not_start_is_quoted_without_its_stack_and_leaves_nothing_behind(
-    engine: Engine, folder: Path, first_port: int
+    engine: Engine, folder: Path, port: int
 ) -> None:
     storage = DataDir(folder).storage(engine)
     storage.mkdir(parents=True)
@@ -451,26 +443,26 @@ async def test_a_server_that_does_not_start_is_quoted_without_its_stack_and_leav
         (storage / name).write_text("no database")
 
     with pytest.raises(ConfigurationError, match=r"(?s)does not start; it said:\n  \S.*WT_") as refused:
-        await EmbeddedServer(folder, first_port=first_port).start()
+        await EmbeddedServer(folder, first_port=port).start()
 
     assert "Traceback" not in str(refused.value)
     assert not any(process.is_alive() for process in processes_in(folder))
     await DataDir(folder).lock()  # is free
 
 
-async def test_others_join_the_server_that_runs(folder: Path, first_port: int) -> None:
+async def test_others_join_the_server_that_runs(folder: Path, port: int) -> None:
     with pytest.raises(ConfigurationError, match=r"set JOBQUEUE_MONGODB_URI, or first start `jobqueue serve`"):
         join(folder)
 
-    async with EmbeddedServer(folder, engine="python", first_port=first_port) as server:
+    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
         assert join(folder) == server.uri
 
     with pytest.raises(ConfigurationError, match=r"first start `jobqueue serve`"):
         join(folder)
 
 
-async def test_a_server_can_be_started_and_stopped_again_and_again(folder: Path, first_port: int) -> None:
-    server = EmbeddedServer(folder, first_port=first_port)
+async def test_a_server_can_be_started_and_stopped_again_and_again(folder: Path, port: int) -> None:
+    server = EmbeddedServer(folder, first_port=port)
     for _ in range(3):
         await server.start()
         await answers(server.uri)
@@ -478,8 +470,8 @@ async def test_a_server_can_be_started_and_stopped_again_and_again(folder: Path,
     await server.stop()
 
 
-async def test_a_start_that_is_cancelled_leaves_nothing_behind(folder: Path, first_port: int) -> None:
-    starting = asyncio.create_task(EmbeddedServer(folder, engine="python", first_port=first_port).start())
+async def test_a_start_that_is_cancelled_leaves_nothing_behind(folder: Path, port: int) -> None:
+    starting = asyncio.create_task(EmbeddedServer(folder, engine="python", first_port=port).start())
 
     async def server_runs() -> bool:
         record = DataDir(folder).read()

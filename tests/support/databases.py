@@ -8,6 +8,8 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,36 +18,40 @@ START_SECONDS = 60.0
 
 
 class DatabaseProcess:
-    """One server with its data in `folder`; after a kill it can be started again, on the same port."""
+    """One server with its data in `folder`; after a kill it can be started again, on the same port, which is kept."""
 
     def __init__(self, folder: Path, *, engine: str | None = None) -> None:
         self._folder = folder
         self._engine = engine
-        self.port = free_port()
 
     @property
     def uri(self) -> str:
         return f"mongodb://127.0.0.1:{self.port}/?retryWrites=false&journal=true"
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        with ExitStack() as stack:
+            self.port = stack.enter_context(kept_port())
+            await self.start()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.kill()
+        with self._stack:
+            await self.kill()
 
     async def start(self) -> None:
-        """Start it and wait until it takes connections."""
+        """Start it and wait until it takes connections; what does not come up is not left behind."""
         command = server_command(self._folder, self.port, engine=self._engine)
         self._process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
-        async with asyncio.timeout(START_SECONDS):
-            while not await self._takes_connections():
-                assert self._process.returncode is None, f"the database ended with {self._process.returncode}"
-                await asyncio.sleep(0.05)
+        try:
+            await self._come_up()
+        except BaseException:
+            await self.kill()
+            raise
 
     async def kill(self) -> None:
         """SIGKILL: nothing is written any more."""
@@ -56,6 +62,12 @@ class DatabaseProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    async def _come_up(self) -> None:
+        async with asyncio.timeout(START_SECONDS):
+            while not await self._takes_connections():
+                assert self._process.returncode is None, f"the database ended with {self._process.returncode}"
+                await asyncio.sleep(0.05)
 
     async def _takes_connections(self) -> bool:
         try:
@@ -85,8 +97,15 @@ def missing_server() -> str | None:
     return None if importlib.util.find_spec("secantus") else "the extra `embedded` is not installed"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port for a server that the test starts, now and again, or for nobody.
+
+    A number that was free a moment ago may be anybody's when the server listens at last: each process of the tests that
+    asks for any port is given one of some thousands. While this socket is bound, and only that, nobody is given the
+    number by chance; a server that names it can have it, since both say SO_REUSEADDR."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port: int = kept.getsockname()[1]
+        yield port

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from random import Random
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-from databases import DatabaseProcess, free_port
+from databases import DatabaseProcess, kept_port
 from observers import WITNESSED
 from processes import ServiceProcess, frozen
 
@@ -23,35 +24,35 @@ class Fleet:
     """The processes. A killed one is replaced by a new one, the api on the same port."""
 
     def __init__(self, env: Mapping[str, str], *, workers: int) -> None:
-        self._env = dict(env) | {"JOBQUEUE_PORT": str(free_port())}
+        self._env = dict(env)
         self._worker_env = {name: value for name, value in env.items() if name != "JOBQUEUE_PORT"}
-        self.api = self._new_api()
-        self.workers = [self._new_worker() for _ in range(workers)]
-        self.retired: list[ServiceProcess] = []
+        self._count = workers
 
     async def __aenter__(self) -> Self:
-        await asyncio.gather(*(process.start() for process in [self.api, *self.workers]))
-        self.url = self.api.url
+        async with AsyncExitStack() as stack:
+            self._env["JOBQUEUE_PORT"] = str(stack.enter_context(kept_port()))
+            self.api, self.workers = self._new_api(), [self._new_worker() for _ in range(self._count)]
+            async with asyncio.TaskGroup() as group:
+                for process in [self.api, *self.workers]:
+                    group.create_task(stack.enter_async_context(process))
+            self.url = self.api.url
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.gather(*(process.kill() for process in [self.api, *self.workers]))
+        await self._stack.aclose()
 
     async def replace_api(self) -> None:
         """kill -9, and a new one."""
         await self.api.kill()
-        self.retired.append(self.api)
-        self.api = self._new_api()
-        await self.api.start()
+        self.api = await self._stack.enter_async_context(self._new_api())
 
     async def replace_worker(self, index: int) -> None:
         """kill -9, and a new one."""
         await self.workers[index].kill()
-        self.retired.append(self.workers[index])
-        self.workers[index] = self._new_worker()
-        await self.workers[index].start()
+        self.workers[index] = await self._stack.enter_async_context(self._new_worker())
 
     async def freeze_worker(self, index: int, *, seconds: float) -> None:
         async with frozen(self.workers[index]):
