@@ -94,6 +94,19 @@ async def gone(processes: tuple[Process, ...]) -> None:
     await eventually(none_lives, seconds=30, what="guardian and server are gone")
 
 
+async def stands_still(process: Process) -> None:
+    """Wait until a signal to stop has stopped it. It is no child of this process, so it cannot be waited for."""
+
+    async def is_stopped() -> bool:
+        return _state(process.pid) == "T"
+
+    await eventually(is_stopped, seconds=30, what="the guardian stands still")
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 async def answers(uri: str) -> None:
     async def pings() -> bool:
         return await asyncio.to_thread(_pings, uri)
@@ -192,6 +205,7 @@ async def test_the_server_goes_when_parent_and_guardian_are_killed(
     guardian, server = processes_in(folder)
 
     os.kill(guardian.pid, signal.SIGSTOP)  # so that it has no chance to do its duty
+    await stands_still(guardian)
     os.kill(parent, signal.SIGKILL)
     os.kill(guardian.pid, signal.SIGKILL)
 
