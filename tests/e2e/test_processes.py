@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from databases import DatabaseProcess
 from observers import WITNESSED, Client, Witness, eventually
-from processes import ServiceProcess, run_command
+from processes import ServiceProcess, end_of, run_command
 from scraped import families_in
 
 from jobqueue.assignment import Assignment
@@ -34,8 +34,8 @@ TEXT = "text/plain"
 class Processes(ServiceProcess):
     """A supervisor and its processes, all of them up once this is started."""
 
-    async def start(self) -> None:
-        await super().start()
+    async def is_up(self) -> None:
+        await super().is_up()
         await self.wait_for_event("processes started", seconds=60)
 
     def living(self) -> dict[int, int]:
@@ -326,9 +326,8 @@ async def test_a_process_whose_supervisor_is_gone_before_it_could_say_what_to_do
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, *PROGRAM, str(theirs.fileno())),
             pass_fds=[theirs.fileno()],
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
 
-    _, said = await asyncio.wait_for(child.communicate(), 60)
-
-    assert (child.returncode, said) == (EXIT_AT_ONCE, b"")
+    assert await end_of(child, seconds=60) == (EXIT_AT_ONCE, "", "")

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from processes import ROOT, ServiceProcess
+from processes import ROOT, ServiceProcess, end_of
 
 
 def documented_calls() -> str:
@@ -26,10 +26,12 @@ async def test_the_three_calls_create_a_job_show_it_completed_and_list_it(
     async with ServiceProcess("serve", env=settings_for(SIMULATE="true")) as service:
         script = documented_calls().replace("http://127.0.0.1:8080", service.url).replace("\ncurl", "\necho\ncurl")
 
-        shell = await asyncio.create_subprocess_exec("sh", "-c", script, stdout=asyncio.subprocess.PIPE)
-        output, _ = await shell.communicate()
+        shell = await asyncio.create_subprocess_exec(
+            "sh", "-c", script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        _, output, _ = await end_of(shell, seconds=60)
 
-    created, finished, jobs = (json.loads(line) for line in output.decode().splitlines())
+    created, finished, jobs = (json.loads(line) for line in output.splitlines())
     assert (created["id"], created["status"], created["retryCount"]) == ("welcome-1", "pending", 0)
     assert (finished["id"], finished["status"], finished["retryCount"]) == ("welcome-1", "completed", 1)
     assert jobs == [finished]

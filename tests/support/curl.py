@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import end_of
 
 SECONDS = 60.0
 
@@ -29,8 +30,7 @@ class Shell:
         process = await asyncio.create_subprocess_exec(
             "sh", "-c", command, env=self._environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        async with asyncio.timeout(SECONDS):
-            output, errors = await process.communicate()
-        assert process.returncode == 0, errors.decode()
-        body, _, status = output.decode().rpartition("\n")
+        code, output, errors = await end_of(process, seconds=SECONDS)
+        assert code == 0, errors
+        body, _, status = output.rpartition("\n")
         return int(status), json.loads(body)

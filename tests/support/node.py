@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from processes import ROOT
+from processes import ROOT, end_of
 
 PROGRAMS = ROOT / ".node" / "node_modules" / ".bin"
 
@@ -47,11 +47,4 @@ class NodeProgram:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        try:
-            async with asyncio.timeout(seconds):
-                output, errors = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-        assert process.returncode is not None
-        return Ended(process.returncode, output.decode(), errors.decode())
+        return Ended(*await end_of(process, seconds=seconds))

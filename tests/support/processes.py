@@ -42,7 +42,7 @@ class ServiceProcess:
         await self.kill()
 
     async def start(self) -> None:
-        """Start it and wait until it says that it is up."""
+        """Start it and wait until it says that it is up; what does not come up is not left behind."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             *self._arguments,
@@ -54,6 +54,14 @@ class ServiceProcess:
             limit=1 << 20,
         )
         self._readers = [asyncio.create_task(self._read_log()), asyncio.create_task(self._read_output())]
+        try:
+            await self.is_up()
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def is_up(self) -> None:
+        """Wait until it says so."""
         started = await self.wait_for_event("started", seconds=START_SECONDS)
         self.url = str(started.get("url"))
 
@@ -148,10 +156,20 @@ async def run_command(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(seconds):
-        output, log = await process.communicate()
+    return await end_of(process, seconds=seconds)
+
+
+async def end_of(process: asyncio.subprocess.Process, *, seconds: float) -> tuple[int, str, str]:
+    """The exit code of a process, and what it wrote to both of its pipes. One that takes too long is killed."""
+    try:
+        async with asyncio.timeout(seconds):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     assert process.returncode is not None
-    return process.returncode, output.decode(), log.decode()
+    return process.returncode, output.decode(), errors.decode()
 
 
 @asynccontextmanager

@@ -74,10 +74,12 @@ async def stopped(service: JobService) -> AsyncIterator[tuple[asyncio.StreamRead
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     sock.connect(runner.addresses[0])
     reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
-    yield reader, writer
-    async with asyncio.timeout(30):
-        await runner.cleanup()
-    writer.close()
+    try:
+        yield reader, writer
+    finally:
+        async with asyncio.timeout(30):
+            await runner.cleanup()
+        writer.close()
 
 
 async def test_a_body_that_is_on_its_way_when_the_server_stops_is_refused_in_time(service: JobService) -> None:
