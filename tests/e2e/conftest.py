@@ -40,6 +40,7 @@ def settings_for(database: DatabaseProcess, witness: Witness) -> Callable[..., d
             "POLL_SECONDS": "0.3",
             "WORKERS": "20",
             "TEST_WITNESS": str(witness.path),
+            "TEST_LET_GO": str(witness.end_of_holding),
         }
         return {f"JOBQUEUE_{name}": value for name, value in (defaults | changes).items()}
 

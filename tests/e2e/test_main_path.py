@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import aiohttp
 import pytest
-from observers import WITNESSED, Client
+from observers import WITNESSED, Client, Witness, eventually
 from processes import ServiceProcess
 
 EMAIL = {"type": "email", "payload": {"to": "user@example.com", "subject": "Welcome", "body": "Hello!"}}
@@ -74,18 +74,25 @@ async def test_a_job_that_keeps_failing_ends_failed_after_max_retries_attempts(
 
 
 async def test_priorities_decide_the_order_among_waiting_jobs(
-    http: aiohttp.ClientSession, settings_for: Settings
+    http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
 ) -> None:
     env = settings_for(WORKERS="1")
     async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
-        blocker = (await client.bulk([{"type": "work", "payload": {"seconds": 1}}]))[0]
-        await service.wait_for_event("started")
+        [blocker] = await client.bulk([{"type": "hold"}])
+        await eventually(lambda: _began(witness, 1), seconds=30, what="the slot is taken")
         priorities = [0, 5, -3, 9, 1]
         ids = await client.bulk([{"type": "work", "payload": {}, "priority": value} for value in priorities])
 
+        witness.let_go()
         for job_id in ids:
             await client.get(f"/jobs/{job_id}?wait=30")
 
-        began = sorted(await client.jobs([blocker, *ids]), key=lambda job: job["startedAt"])
-        assert [job["priority"] for job in began[1:]] == sorted(priorities, reverse=True)
+        priority = dict(zip(ids, priorities, strict=True))
+        first, *others = witness.began()
+        assert first == blocker
+        assert [priority[job_id] for job_id in others] == sorted(priorities, reverse=True)
+
+
+async def _began(witness: Witness, count: int) -> bool:
+    return len(witness.began()) >= count

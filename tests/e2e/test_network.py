@@ -217,9 +217,10 @@ async def test_an_outcome_whose_answer_is_lost_is_written_once(
     http: aiohttp.ClientSession, service: ServiceProcess, proxy: Proxy, witness: Witness
 ) -> None:
     client = Client(http, service.url)
-    ids = await client.bulk([{"type": "work", "payload": {"seconds": 1}} for _ in range(10)])
+    ids = await client.bulk([{"type": "hold"} for _ in range(10)])
     await eventually(_running(witness, 10), seconds=30, what="all of them run")
     proxy.weather = first(Lost.ANSWER, 3, says="lastOutcome")
+    witness.let_go()
 
     jobs = [(await client.get(f"/jobs/{job_id}?wait=30"))[1] for job_id in ids]
 

@@ -181,7 +181,7 @@ async def test_the_worker_pool_has_the_configured_size_and_processes_jobs_concur
 
         async def three_run() -> bool:
             _, metrics = await client.get("/metrics")
-            return (metrics["in_progress"], metrics["queue_depth"]) == (3, 4)
+            return (metrics["in_progress"], metrics["queue_depth"]) == (3, 4) and len(witness.began()) >= 3
 
         await eventually(three_run, seconds=30, what="three that run and four that wait")
         assert len(witness.began()) == 3
@@ -238,7 +238,7 @@ async def test_graceful_shutdown_leaves_no_partial_or_lost_jobs(
     env = settings_for(WORKERS="5")
     async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
-        ids = await client.bulk([{"type": "work", "payload": {"seconds": 3}} for _ in range(12)])
+        ids = await client.bulk([{"type": "hold"} for _ in range(12)])
 
         async def five_are_in_flight() -> bool:
             return len(witness.began()) == 5
@@ -247,6 +247,7 @@ async def test_graceful_shutdown_leaves_no_partial_or_lost_jobs(
         service.send(number)
         await service.wait_for_event("stopping")
         refused, _ = await client.post("/jobs", {"type": "work", "payload": {}})
+        witness.let_go()
         assert await service.wait() == 0
         await service.wait_for_event("stopped")
     in_flight = {job_id for job_id, _, _, what in witness.lines() if what == "began"}

@@ -58,12 +58,17 @@ class Witness:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.end_of_holding = path.with_suffix(".let-go")
 
     def lines(self) -> list[list[str]]:
         return [line.split() for line in self.path.read_text().splitlines()] if self.path.exists() else []
 
+    def let_go(self) -> None:
+        """Let every attempt of type `hold` end, now and from now on."""
+        self.end_of_holding.touch()
+
     def began(self) -> Counter[str]:
-        """How many attempts of each job began."""
+        """How many attempts of each job began, in the order in which the first of them did."""
         return Counter(job_id for job_id, _, _, what in self.lines() if what == "began")
 
     def pids(self) -> Mapping[str, set[int]]:

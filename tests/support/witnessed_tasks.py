@@ -34,6 +34,16 @@ async def work(context: TaskContext, payload: dict[str, Any]) -> dict[str, Any]:
     return {"pid": os.getpid(), "attempt": context.attempt}
 
 
+@task("hold")
+async def hold(context: TaskContext) -> dict[str, Any]:
+    """Runs until the test has seen enough: `Witness.let_go`."""
+    witness(context, "began")
+    while not os.path.exists(os.environ["JOBQUEUE_TEST_LET_GO"]):  # noqa: ASYNC110, ASYNC240 (another process makes it)
+        await asyncio.sleep(0.02)
+    witness(context, "ended")
+    return {"pid": os.getpid(), "attempt": context.attempt}
+
+
 @task("block")
 def block(context: TaskContext, payload: dict[str, Any]) -> dict[str, Any]:
     """A plain function, so it runs in a thread."""
