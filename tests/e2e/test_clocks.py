@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
+import pytest
 from audit import Audit, assert_clean, finished_jobs
 from databases import DatabaseProcess
 from observers import WITNESSED, Client, Witness, eventually
@@ -26,7 +27,9 @@ class WrongClock:
         self.set(seconds)
 
     def set(self, seconds: float) -> None:
-        self.file.write_text(str(seconds))
+        # In one step: whoever found the file empty would take its clock for right.
+        self.file.with_suffix(".new").write_text(str(seconds))
+        self.file.with_suffix(".new").replace(self.file)
 
     @property
     def program(self) -> list[str]:
@@ -75,4 +78,7 @@ async def test_the_doctor_tells_of_a_wrong_clock(settings_for: Settings, tmp_pat
         code, report, _ = await run_command("doctor", env=env, program=wrong.program)
 
     assert code == 1
-    assert re.search(r"^clock-offset: 1 \(-(90\.0|89\.9) s\)$", report, re.MULTILINE), report
+    # It is measured over the network, and wrong by half of what an answer takes at the most.
+    found = re.search(r"^clock-offset: 1 \((\S+) s\)$", report, re.MULTILINE)
+    assert found is not None, report
+    assert float(found[1]) == pytest.approx(-90, abs=10)
