@@ -94,11 +94,11 @@ async def test_totals_are_those_of_the_database_and_counters_those_of_the_proces
 
     async def agreed() -> bool:
         states = [await engine.service.database_state() for engine in engines]
-        return [(s.totals.processed, s.totals.failed, s.totals.retried) for s in states] == [(24, 3, 4)] * 2
+        totals = [(each.totals.processed, each.totals.failed, each.totals.retried) for each in states]
+        counted = attempts(engines[0]) + attempts(engines[1])  # which wait for answers that say what the store knows
+        return totals == [(24, 3, 4)] * 2 and counted == {"completed": 24, "failed": 3, "retried": 4}
 
-    await eventually(agreed, seconds=30, what="both processes to show the same totals")
-    counted = attempts(engines[0]) + attempts(engines[1])
-    assert counted == {"completed": 24, "failed": 3, "retried": 4}
+    await eventually(agreed, seconds=30, what="both processes to show the same totals, and together the same counts")
 
 
 @pytest.mark.parametrize("job_type", ["talkative", "threaded"])
