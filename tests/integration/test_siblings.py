@@ -62,7 +62,7 @@ async def test_one_that_hangs_or_stops_halfway_counts_as_away(
         writer.write(b"[1, 2")
         writer.close()
 
-    monkeypatch.setattr(siblings, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(siblings, "ANSWER_SECONDS", 0.5)
     await places[0].tell(lambda: b"here", stack)
     for number, behave in ((2, hang), (3, stop_halfway)):
         server = await asyncio.start_unix_server(behave, places[0].folder / str(number))

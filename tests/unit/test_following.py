@@ -16,7 +16,7 @@ from jobqueue.job import Status
 from jobqueue.repository import JobRepository, Revision
 
 START = datetime(2026, 2, 2, 5, 30, tzinfo=UTC)
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Revisions:

@@ -69,7 +69,7 @@ class Machine:
 
     async def next(self) -> Process:
         """The process that is started next."""
-        return await asyncio.wait_for(self._started.get(), 5)
+        return await asyncio.wait_for(self._started.get(), 30)
 
     def nothing_started(self) -> bool:
         return self._started.empty()
@@ -116,7 +116,7 @@ async def test_the_first_starts_alone_and_the_others_when_it_is_up() -> None:
         assert not up.is_set()
         for other in others:
             other.comes_up()
-        await asyncio.wait_for(up.wait(), 5)
+        await asyncio.wait_for(up.wait(), 30)
 
         assert [first.number, *(other.number for other in others)] == [1, 2, 3]
         supervisor.stop()
@@ -212,7 +212,7 @@ async def test_one_that_waits_to_be_started_again_is_not_when_it_is_time_to_stop
     async with supervised(machine) as (supervisor, running):
         _, second = await all_up(machine)
         second.dies()
-        await asyncio.wait_for(machine.waiting.wait(), 5)
+        await asyncio.wait_for(machine.waiting.wait(), 30)
 
         supervisor.stop()
 
@@ -245,7 +245,7 @@ async def test_a_wish_to_stop_between_two_starts_reaches_those_that_are_started_
 
         first.comes_up()
 
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 30)
 
 
 async def test_one_that_does_not_stop_in_order_is_told() -> None:

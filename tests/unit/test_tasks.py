@@ -400,7 +400,7 @@ async def test_a_thread_sees_that_its_attempt_is_not_wanted_any_more(threads: Th
         async with asyncio.timeout(0.05):
             await execute(a_task(work), a_context(), None, threads=threads)
 
-    assert await asyncio.to_thread(noticed.wait, 10)
+    assert await asyncio.to_thread(noticed.wait, 30)
 
 
 @pytest.mark.parametrize("text", ["x" * 5_000, "ä" * 5_000, "x" + "\N{PILE OF POO}" * 2_000, "\ud800" * 3_000])

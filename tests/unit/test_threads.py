@@ -13,7 +13,7 @@ import pytest
 from jobqueue.threads import ThreadRunner
 
 
-async def eventually(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is awaited happens in a thread and sets no asyncio event
             await asyncio.sleep(0.005)
@@ -28,7 +28,7 @@ class Hold:
 
     def __call__(self) -> str:
         self.begun.set()
-        assert self.let_go.wait(10)
+        assert self.let_go.wait(30)
         return "done"
 
 
@@ -85,7 +85,7 @@ async def test_as_many_calls_run_at_the_same_time_as_there_are_callers() -> None
     threads, together = ThreadRunner(), threading.Barrier(8)
 
     # Nobody passes the barrier before all eight have come.
-    await asyncio.gather(*(threads.run(together.wait, 10) for _ in range(8)))
+    await asyncio.gather(*(threads.run(together.wait, 30) for _ in range(8)))
 
     threads.close()
 
@@ -119,7 +119,7 @@ async def test_a_call_whose_caller_was_cancelled_lingers_until_it_returns() -> N
     assert seen_at_the_end == [1], "whoever learns that the call is over must see that its thread is not free"
     assert not returned.is_set()
     hold.let_go.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await returned.wait()
     assert threads.lingering == 0
     threads.close()
@@ -135,7 +135,7 @@ async def test_a_timeout_does_not_wait_for_the_thread() -> None:
 
     assert threads.lingering == 1
     hold.let_go.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await returned.wait()
     threads.close()
 
