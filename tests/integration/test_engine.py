@@ -39,7 +39,8 @@ async def test_n_claimers_over_m_jobs_run_each_once(engines: Engines, variant: d
     async def count(context: TaskContext) -> None:
         runs[context.job.id] += 1
 
-    services = [await engines.start(registry, **variant) for _ in range(3)]
+    # Nobody dies here, however slow the machine is.
+    services = [await engines.start(registry, lease_seconds=60, **variant) for _ in range(3)]
     jobs = await services[0].enqueue_many([NewJob(type="count") for _ in range(300)])
     ended = [await finished(services[0], job) for job in jobs if isinstance(job, Job)]
 
