@@ -90,5 +90,5 @@ async def test_what_is_over_does_not_wait_for_the_garbage_collector(
     assert type(await executor.perform(attempt)) is ending
 
     del attempt
-    assert not [one for one in gc.get_objects() if isinstance(one, Attempt) and one.job is job]
+    assert not [one for one in gc.get_objects() if type(one) is Attempt and one.job is job]
     executor.close()

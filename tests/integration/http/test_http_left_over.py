@@ -40,7 +40,7 @@ def new_jobs_left() -> Iterator[Callable[[], int]]:
 
 
 def _new_jobs() -> int:
-    return sum(isinstance(one, NewJob) for one in gc.get_objects())
+    return sum(type(one) is NewJob for one in gc.get_objects())
 
 
 @pytest.mark.parametrize(
