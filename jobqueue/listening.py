@@ -54,6 +54,7 @@ class Listener:
         self._listening: asyncio.Task[None] | None = None
         self._attentive = asyncio.Event()
         self._crowd_seen_at = float("-inf")
+        self._is_crowded = False
         self._backlog_since: float | None = None
         self._refused_because: str | None = None
 
@@ -62,14 +63,13 @@ class Listener:
         """Whether nobody listens because more is to be expected than is worth to be heard of one by one."""
         return self._listening is None and self._is_crowded
 
-    @property
-    def _is_crowded(self) -> bool:
-        return self._clock.monotonic() - self._crowd_seen_at < CROWD_SECONDS
-
     def saw(self, found: int) -> None:
         """A look found so many jobs that were not at hand."""
+        now = self._clock.monotonic()
         if found >= CROWD and self._jobs.features.change_streams:
-            self._crowd_seen_at = self._clock.monotonic()
+            self._crowd_seen_at = now
+        # Once for each look: were it over between two questions, nobody would listen, and nobody look again soon.
+        self._is_crowded = now - self._crowd_seen_at < CROWD_SECONDS
 
     def attend(self, group: asyncio.TaskGroup) -> None:
         """All that is pending is at hand, and there are slots for more: hear of what comes."""

@@ -22,7 +22,7 @@ from jobqueue.contention import Contention
 from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, Job, JobId, WorkerId
-from jobqueue.listening import BACKLOG_SECONDS, CROWD_SECONDS
+from jobqueue.listening import BACKLOG_SECONDS, CROWD_SECONDS, Listener
 from jobqueue.poller import SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
 from jobqueue.repository import CROWD, Features, JobRepository, QueueSignal, Window, WorkerRecord
 
@@ -843,3 +843,28 @@ def test_a_change_stream_that_is_refused_again_and_again_is_told_of_once() -> No
         assert len(lines) >= 2, "one that broke is another matter"
 
     in_virtual_time(scene)
+
+
+async def test_a_crowd_does_not_end_between_not_listening_and_not_looking_either() -> None:
+    clock = HandClock()
+    listener = Listener(
+        cast(JobRepository, CountingStore()),
+        serves=lambda queue: True,
+        on_signal=lambda signal: None,
+        on_gap=lambda: None,
+        clock=clock,
+        random=Random(1),
+    )
+    listener.saw(CROWD)
+    clock.seconds += 0.9 * CROWD_SECONDS
+    listener.saw(0)
+
+    async with asyncio.TaskGroup() as group:
+        listener.attend(group)
+        clock.seconds += CROWD_SECONDS
+
+        assert listener.leaves_a_crowd_to_looks
+
+        listener.saw(0)
+
+        assert not listener.leaves_a_crowd_to_looks
