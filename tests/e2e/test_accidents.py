@@ -89,6 +89,7 @@ async def _all_are_busy(witness: Witness) -> bool:
     return len({pid for job_id, attempt, pid, _ in lines if (job_id, attempt, pid) not in ended}) == WORKERS
 
 
+@pytest.mark.timeout(240)  # 72 s beside three busy loops
 @pytest.mark.parametrize("storm", SHORT)
 async def test_whatever_dies_every_accepted_job_ends_once_and_is_explained_by_its_attempts(
     storm: Storm, settings_for: Settings, database: DatabaseProcess, witness: Witness

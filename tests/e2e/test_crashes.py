@@ -37,7 +37,7 @@ async def all_finished(client: Client, ids: list[str], *, seconds: float) -> dic
     return {job_id: jobs[job_id] for job_id in ids}
 
 
-@pytest.mark.timeout(240)  # claims of single jobs are slow on the embedded server, and slower beside other tests
+@pytest.mark.timeout(360)  # claims of single jobs are slow on the embedded server, and slower beside other tests
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_after_kill_minus_9_every_accepted_job_still_ends_completed(
     http: aiohttp.ClientSession, settings_for: Settings, witness: Witness, driver: dict[str, str]
