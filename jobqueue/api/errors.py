@@ -160,6 +160,17 @@ def row_of(error: Exception) -> Row:
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
+def log_failure(log: Any, error: Exception, **about: object) -> None:
+    """Log with `log` what is not the client's fault, `about` what and where."""
+    status = row_of(error).status
+    if status == 500:
+        log.error("request failed", exc_info=error, **about)
+    elif isinstance(error, QueueFull):
+        log.debug("request refused", reason=str(error), **about)  # there may be thousands; who refuses says so once
+    elif status > 500:
+        log.warning("request refused", reason=str(error), **about)
+
+
 def _http_problem(error: web.HTTPException, instance: str) -> Problem:
     status = HTTPStatus(error.status)
     return Problem(

@@ -10,9 +10,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from jobqueue.api.answers import problem_answer
-from jobqueue.api.errors import row_of
+from jobqueue.api.errors import log_failure, row_of
 from jobqueue.api.serving import Refuse
-from jobqueue.errors import QueueFull
 from jobqueue.job import NAME_PATTERN
 
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -76,16 +75,6 @@ def _answer_to(request: web.Request, error: Exception, request_id: str) -> web.R
     if isinstance(error, web.HTTPMethodNotAllowed) and request.method == hdrs.METH_OPTIONS:
         return web.Response(status=204, headers={hdrs.ALLOW: error.headers[hdrs.ALLOW]})
     if not isinstance(error, web.HTTPException):
-        _log(request, error)
+        about = {"method": request.method, "path": request.rel_url.raw_path, "status": row_of(error).status}
+        log_failure(log, error, **about)
     return problem_answer(error, instance=request.rel_url.raw_path, request_id=request_id)
-
-
-def _log(request: web.Request, error: Exception) -> None:
-    status = row_of(error).status
-    about = {"method": request.method, "path": request.rel_url.raw_path, "status": status}
-    if status == 500:
-        log.exception("request failed", **about)
-    elif isinstance(error, QueueFull):
-        log.debug("request refused", reason=str(error), **about)  # there may be thousands; who refuses says so once
-    elif status > 500:
-        log.warning("request refused", reason=str(error), **about)

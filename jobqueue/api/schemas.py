@@ -123,7 +123,7 @@ def _refuse_null(value: Any) -> Any:
 
 def _parse_timestamp(value: Any) -> datetime:
     if not isinstance(value, str) or not TIMESTAMP.fullmatch(value):
-        remedy = "; in a query write its + as %2B" if isinstance(value, str) and DECODED_PLUS.fullmatch(value) else ""
+        remedy = "; in a query write its + as %2B" if DECODED_PLUS.fullmatch(str(value)) else ""
         raise _problem("timestamp", f"must be an RFC 3339 time with its zone, such as 2026-02-02T05:30:00Z{remedy}")
     try:
         moment = datetime.fromisoformat(value.upper())

@@ -14,9 +14,8 @@ from graphql import GraphQLError
 from strawberry.exceptions import MissingQueryError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
-from jobqueue.api.errors import headers_of, problem_of, row_of
+from jobqueue.api.errors import headers_of, log_failure, problem_of
 from jobqueue.api.schemas import Problem
-from jobqueue.errors import QueueFull
 
 PATH = "/graphql"
 MAX_MESSAGE_LENGTH = 500
@@ -102,11 +101,4 @@ def _log(error: GraphQLError) -> None:
     original = _cause(error)
     if original is None or isinstance(original, tuple(NOT_EXECUTABLE)):
         return
-    status = row_of(original).status
-    about = {"path": PATH, "field": ".".join(str(step) for step in error.path or ())}
-    if status == 500:
-        log.error("request failed", exc_info=original, **about)
-    elif isinstance(original, QueueFull):
-        log.debug("request refused", reason=str(original), **about)  # as in REST: who refuses says so once
-    elif status > 500:
-        log.warning("request refused", reason=str(original), **about)
+    log_failure(log, original, path=PATH, field=".".join(str(step) for step in error.path or ()))
