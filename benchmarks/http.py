@@ -117,8 +117,9 @@ async def measure(
 
 def audit(case: str, answered: Answered, stored: int, line: Line) -> None:
     """Raises `AuditFailed` when less was stored than was answered; what was in flight at the end may be more."""
-    jobs = answered.requests * JOBS_OF.get(case, 0)
-    if JOBS_OF.get(case, 0) > 1:
+    jobs_of_one = JOBS_OF.get(case, 0)
+    jobs = answered.requests * jobs_of_one
+    if jobs_of_one > 1:
         line["jobs_per_second"] = round(jobs / answered.seconds, 1)
     if answered.failed or stored < jobs:
         raise AuditFailed(f"{case}: {answered.failed} failed, {stored} of {jobs} jobs stored")

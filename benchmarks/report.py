@@ -172,7 +172,8 @@ def http_section(found: Benchmark) -> str:
     post_cpu, post_pymongo_cpu = (
         _inverse(found.ratio(name, BARE_POST, "server_cpu_us")) for name in ("POST /jobs", POST_PYMONGO)
     )
-    bulk, single = found.median(BULK, "jobs_per_second"), found.median("POST /jobs", "per_second")
+    bulk, bare_bulk = (found.median(name, "jobs_per_second") for name in (BULK, BARE_BULK))
+    single = found.median("POST /jobs", "per_second")
     goals = [
         verdict(post, least=0.5, of="`POST /jobs` as a share of the bare handler, in requests"),
         verdict(post_cpu, least=0.7, of="the same in CPU of the server"),
@@ -191,12 +192,10 @@ def http_section(found: Benchmark) -> str:
     ):
         requests, cpu = found.ratio(name, base), _inverse(found.ratio(name, base, "server_cpu_us"))
         goals.append(f"- {of}: {share(requests)} in requests, {share(cpu)} in CPU of the server.")
-    rates = [found.median(name, "jobs_per_second") for name in (BULK, BARE_BULK)]
-    if single and all(rates):
-        times, bare_times = [f"{rate / single:.1f}" for rate in rates if rate]
+    if bulk and bare_bulk and single:
         goals.append(
-            f"- The bare handler that stores 1,000 as they come, and answers little: {bare_times} times the jobs of"
-            f" `POST /jobs` one by one, where `POST /jobs/bulk` is {times} times."
+            f"- The bare handler that stores 1,000 as they come, and answers little: {bare_bulk / single:.1f} times the"
+            f" jobs of `POST /jobs` one by one, where `POST /jobs/bulk` is {bulk / single:.1f} times."
         )
     generators = sorted({case.text("generator") for case in found.cases.values()} - {""})
     by = f"\n\nLoad generator: {', '.join(generators)}." if generators else ""
