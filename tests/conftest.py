@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import subprocess
 import time
@@ -57,6 +58,15 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"mongodb://127.0.0.1:{port}/?retryWrites=false&journal=true"
         finally:
             server.terminate()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What only the garbage collector would find stays to be seen."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from audit import Audit, assert_clean, finished_jobs
 from databases import DatabaseProcess
-from observers import WITNESSED, Client, Witness, eventually
+from observers import WITNESSED, Client, Witness
 from processes import PROGRAM, ROOT, ServiceProcess, run_command
 
 Settings = Callable[..., dict[str, str]]
@@ -55,7 +55,7 @@ async def test_machines_whose_clocks_are_wrong_by_minutes_agree_on_the_time_of_t
         client, started = Client(http, api.url), datetime.now(UTC)
         ids = await client.bulk([{"type": "work", "payload": {"seconds": 5}} for _ in range(30)])
         later = await client.bulk([{"type": "work", "payload": {}, "delaySeconds": 4} for _ in range(20)])
-        await eventually(lambda: _began(witness, 20), seconds=30, what="they run")
+        await witness.sees(20)
         late.set(3_600)
         jobs = await finished_jobs(database.uri, ids, seconds=60)
 
@@ -65,10 +65,6 @@ async def test_machines_whose_clocks_are_wrong_by_minutes_agree_on_the_time_of_t
     assert all(started - SECOND <= job["createdAt"] <= ended + SECOND for job in jobs.values())
     assert all(jobs[job_id]["startedAt"] >= jobs[job_id]["runAt"] for job_id in later)
     assert all(jobs[job_id]["startedAt"] >= started + 3 * SECOND for job_id in later)
-
-
-async def _began(witness: Witness, count: int) -> bool:
-    return len(witness.began()) >= count
 
 
 async def test_the_doctor_tells_of_a_wrong_clock(settings_for: Settings, tmp_path: Path) -> None:

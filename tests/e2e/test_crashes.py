@@ -47,7 +47,7 @@ async def test_after_kill_minus_9_every_accepted_job_still_ends_completed(
         client = Client(http, service.url)
         held = await client.bulk([{"type": "hold"} for _ in range(5)])
         ids = held + await client.bulk([{"type": "work", "payload": {"seconds": 0.3}} for _ in range(295)])
-        await eventually(lambda: _began(witness, 60), seconds=90, what="60 attempts under way")
+        await witness.sees(60, seconds=90)
         await service.kill()
     ended = {job_id for job_id, _, _, what in witness.lines() if what == "ended"}
     unfinished = witness.began().keys() - ended
@@ -62,10 +62,6 @@ async def test_after_kill_minus_9_every_accepted_job_still_ends_completed(
     assert all(jobs[job_id]["errors"][0]["type"] == "LeaseExpired" for job_id in unfinished)  # type: ignore[index]
 
 
-async def _began(witness: Witness, count: int) -> bool:
-    return sum(witness.began().values()) >= count
-
-
 async def test_sigterm_finishes_what_runs_and_gives_back_the_rest_with_its_attempt(
     http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
 ) -> None:
@@ -75,7 +71,7 @@ async def test_sigterm_finishes_what_runs_and_gives_back_the_rest_with_its_attem
         short = await client.bulk([{"type": "work", "payload": {"seconds": 0.8}} for _ in range(2)])
         long = await client.bulk([{"type": "work", "payload": {"seconds": 60}} for _ in range(2)])
         waiting = await client.bulk([{"type": "work", "payload": {}} for _ in range(5)])
-        await eventually(lambda: _began(witness, 4), seconds=30, what="4 attempts under way")
+        await witness.sees(4)
 
         code = await service.stop(seconds=20)
 
@@ -95,7 +91,7 @@ async def test_a_thread_that_does_not_return_does_not_hold_up_the_shutdown(
     async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
         await client.bulk([{"type": "block", "payload": {"seconds": 600}}])
-        await eventually(lambda: _began(witness, 1), seconds=30, what="the thread runs")
+        await witness.sees(1)
 
         assert await service.stop(seconds=20) == 0
 
@@ -107,7 +103,7 @@ async def test_a_coroutine_that_cannot_be_cancelled_does_not_hold_up_the_shutdow
     env = settings_for(SHUTDOWN_GRACE_SECONDS="0.2", PROCESSES=processes)
     async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         await Client(http, service.url).bulk([{"type": "stubborn"}])
-        await eventually(lambda: _began(witness, 1), seconds=30, what="it runs")
+        await witness.sees(1)
 
         assert await service.stop(seconds=25) == 0
 
@@ -203,7 +199,7 @@ async def test_while_stopping_enqueues_are_refused_and_reading_goes_on(
     async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
         [job_id] = await client.bulk([{"type": "hold"}])
-        await eventually(lambda: _began(witness, 1), seconds=30, what="the job runs")
+        await witness.sees(1)
         waiting = asyncio.create_task(client.get(f"/jobs/{job_id}?wait=60"))
 
         service.send(signal.SIGTERM)
@@ -258,7 +254,7 @@ async def test_a_frozen_worker_changes_nothing_of_what_the_second_worker_wrote(
     ):
         client = Client(http, api.url)
         ids = await client.bulk([{"type": "hold"} for _ in range(10)])
-        await eventually(lambda: _began(witness, 10), seconds=30, what="10 attempts under way")
+        await witness.sees(10)
         async with AsyncExitStack() as still:
             await still.enter_async_context(frozen(first))
             witness.let_go()

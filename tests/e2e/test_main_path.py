@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import aiohttp
 import pytest
-from observers import WITNESSED, Client, Witness, eventually
+from observers import WITNESSED, Client, Witness
 from processes import ServiceProcess
 
 EMAIL = {"type": "email", "payload": {"to": "user@example.com", "subject": "Welcome", "body": "Hello!"}}
@@ -80,7 +80,7 @@ async def test_priorities_decide_the_order_among_waiting_jobs(
     async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
         [blocker] = await client.bulk([{"type": "hold"}])
-        await eventually(lambda: _began(witness, 1), seconds=30, what="the slot is taken")
+        await witness.sees(1)
         priorities = [0, 5, -3, 9, 1]
         ids = await client.bulk([{"type": "work", "payload": {}, "priority": value} for value in priorities])
 
@@ -92,7 +92,3 @@ async def test_priorities_decide_the_order_among_waiting_jobs(
         first, *others = witness.began()
         assert first == blocker
         assert [priority[job_id] for job_id in others] == sorted(priorities, reverse=True)
-
-
-async def _began(witness: Witness, count: int) -> bool:
-    return len(witness.began()) >= count

@@ -221,7 +221,7 @@ async def test_an_outcome_whose_answer_is_lost_is_written_once(
 ) -> None:
     client = Client(http, service.url)
     ids = await client.bulk([{"type": "hold"} for _ in range(10)])
-    await eventually(_running(witness, 10), seconds=30, what="all of them run")
+    await witness.sees(10)
     proxy.weather = first(Lost.ANSWER, 3, says="lastOutcome")
     witness.let_go()
 
@@ -242,7 +242,7 @@ async def test_after_an_outage_longer_than_a_lease_nobody_who_still_runs_is_resc
     async with ServiceProcess("worker", "--tasks", WITNESSED, env=worker):
         client = Client(http, service.url)
         ids = await client.bulk([{"type": "work", "payload": {"seconds": 6.5}} for _ in range(30)])
-        await eventually(_running(witness, 30), seconds=30, what="all of them run")
+        await witness.sees(30)
 
         proxy.refusing = True
         proxy.cut()
@@ -279,13 +279,6 @@ async def test_while_the_database_is_silent_callers_get_503_within_ten_seconds_a
 
 def _is_renewal(message: Message) -> bool:
     return message.command == "update" and message.says("$max") and message.says("lease.expiresAt")
-
-
-def _running(witness: Witness, count: int) -> Callable[[], Awaitable[bool]]:
-    async def running() -> bool:
-        return len(witness.began()) >= count
-
-    return running
 
 
 def _ready(client: Client) -> Callable[[], Awaitable[bool]]:

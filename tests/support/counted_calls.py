@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+
+@contextmanager
+def telling_of_calls(note: Callable[[FrameType, str, object], None]) -> Iterator[None]:
+    """`note` is told of each call and return in this thread, as `sys.setprofile` has it, while the block runs."""
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
 
 
 async def calls_until(done: Awaitable[object]) -> int:
@@ -15,10 +27,6 @@ async def calls_until(done: Awaitable[object]) -> int:
         nonlocal calls
         calls += event in ("call", "c_call")
 
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
+    with telling_of_calls(note):
         await done
-    finally:
-        sys.setprofile(before)
     return calls

@@ -71,6 +71,14 @@ class Witness:
         """How many attempts of each job began, in the order in which the first of them did."""
         return Counter(job_id for job_id, _, _, what in self.lines() if what == "began")
 
+    async def sees(self, count: int, *, seconds: float = 30) -> None:
+        """Wait until so many jobs have begun."""
+
+        async def enough() -> bool:
+            return len(self.began()) >= count
+
+        await eventually(enough, seconds=seconds, what=f"{count} jobs have begun")
+
     def pids(self) -> Mapping[str, set[int]]:
         """In which processes each job began."""
         pids: defaultdict[str, set[int]] = defaultdict(set)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
-from collections.abc import Iterator
 
 import pytest
 
@@ -65,15 +64,6 @@ async def executor() -> Executor:
 )
 async def test_the_limit_of_an_attempt(executor: Executor, job_type: str, own: float | None, limit: float) -> None:
     assert executor.timeout_seconds(Job(id=JobId("a"), type=job_type, timeout_seconds=own)) == limit
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What only the garbage collector would find stays to be seen."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")

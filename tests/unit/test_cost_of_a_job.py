@@ -11,13 +11,13 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import pytest
 import structlog
+from counted_calls import telling_of_calls
 from wired_pool import Wire, end, waiting, wired_pool
 
 import jobqueue
@@ -78,7 +78,8 @@ async def test_running_a_job_takes_a_bounded_number_of_calls(
     wire = Wire(waiting(JOBS), metrics)
     pool = wired_pool(wire, registry, metrics)
 
-    with _counted() as calls:
+    calls = Calls()
+    with telling_of_calls(calls.note):
         poller = asyncio.create_task(pool.poller.run())
         await asyncio.wait_for(wire.all_completed.wait(), 60)
     await end(pool, poller)
@@ -86,14 +87,3 @@ async def test_running_a_job_takes_a_bounded_number_of_calls(
     assert not pool.running
     assert calls.all / JOBS <= most
     assert calls.ours / JOBS <= most_of_ours + ONE_MORE_IS_SEEN
-
-
-@contextmanager
-def _counted() -> Iterator[Calls]:
-    calls = Calls()
-    before = sys.getprofile()
-    sys.setprofile(calls.note)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(before)

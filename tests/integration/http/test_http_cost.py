@@ -9,7 +9,6 @@ them at a time, and a database stands behind that acknowledges everything.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -19,6 +18,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
+from counted_calls import telling_of_calls
 
 from jobqueue.admission import AdmissionLimits
 from jobqueue.api.answers import WholeAnswer
@@ -110,20 +110,13 @@ class Connection(asyncio.Transport):
 
 
 class Steps:
-    """Counts steps while its block runs, but for those of code in these folders."""
+    """Counts steps, but for those of code in these folders."""
 
     def __init__(self, *, but_for: tuple[str, ...] = NOT_COUNTED) -> None:
         self.count = 0
         self._not_counted = but_for
 
-    def __enter__(self) -> Steps:
-        sys.setprofile(self._see)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        sys.setprofile(None)
-
-    def _see(self, frame: FrameType, event: str, _argument: object) -> None:
+    def note(self, frame: FrameType, event: str, _argument: object) -> None:
         if event in ("call", "c_call") and not frame.f_code.co_filename.startswith(self._not_counted):
             self.count += 1
 
@@ -156,7 +149,8 @@ async def test_a_request_costs_no_more_steps_than_it_did(connect: Callable[[], C
     connections = [connect() for _ in range(CONNECTIONS)]
     await asyncio.gather(*(connection.send(ONE) for connection in connections))  # what is made once
 
-    with Steps() as steps:
+    steps = Steps()
+    with telling_of_calls(steps.note):
         for _ in range(ROUNDS):
             answers = await asyncio.gather(*(connection.send(ONE) for connection in connections))
 
@@ -168,7 +162,8 @@ async def test_an_item_of_many_costs_no_more_steps_than_it_did(connect: Callable
     connection = connect()
     await connection.send(MANY)
 
-    with Steps() as steps:
+    steps = Steps()
+    with telling_of_calls(steps.note):
         answer = await connection.send(MANY)
 
     assert answer == b"HTTP/1.1 200"
@@ -182,7 +177,8 @@ async def test_an_answer_costs_fewer_steps_than_aiohttps_own() -> None:
 
         connection = Connection(web.Server(handle)())
         await connection.send(ONE)
-        with Steps(but_for=()) as steps:
+        steps = Steps(but_for=())
+        with telling_of_calls(steps.note):
             for _ in range(ROUNDS):
                 assert await connection.send(ONE) == b"HTTP/1.1 201"
         return steps.count / ROUNDS

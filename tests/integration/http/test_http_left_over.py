@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,13 +30,10 @@ def as_json(body: Any) -> bytes:
 
 
 @pytest.fixture
-def new_jobs_left() -> Iterator[Callable[[], int]]:
-    """How many there are that were not there before. What only the garbage collector would find stays to be seen."""
-    gc.collect()
-    gc.disable()
+def new_jobs_left(no_collector: None) -> Callable[[], int]:
+    """How many there are that were not there before."""
     before = _new_jobs()
-    yield lambda: _new_jobs() - before
-    gc.enable()
+    return lambda: _new_jobs() - before
 
 
 def _new_jobs() -> int:
