@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache, partial
 from operator import is_
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NewType, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, NewType, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
@@ -263,23 +263,26 @@ class Job(JobView):
         """How many more claims this job may have."""
         return max(0, self.max_retries - self.retry_count)
 
-    if not TYPE_CHECKING:  # the type checker knows pydantic's own, with every field
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Self:
+        """A job of every field there is, by name, whose values are known to be right: `defaults()` with what differs.
+        As pydantic makes it, in a fraction of the time. The job takes over the dictionary."""
+        job = cls.__new__(cls)
+        put = object.__setattr__  # jobs are frozen
+        put(job, "__dict__", fields)
+        put(job, "__pydantic_fields_set__", EVERY_FIELD)
+        put(job, "__pydantic_extra__", None)
+        put(job, "__pydantic_private__", None)
+        return job
 
-        @classmethod
-        def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
-            """A job of values that are known to be right, by the names of its fields: as pydantic's own makes it, in a
-            tenth of the time."""
-            job = cls.__new__(cls)
-            put = object.__setattr__  # jobs are frozen
-            put(job, "__dict__", NOTHING_SET | values)
-            put(job, "__pydantic_fields_set__", set(values) if _fields_set is None else _fields_set)
-            put(job, "__pydantic_extra__", None)
-            put(job, "__pydantic_private__", None)
-            return job
+    @staticmethod
+    def defaults() -> dict[str, Any]:
+        """Every field of a job, by name, as it is where nothing is said of it."""
+        return NOTHING_SAID.copy()
 
 
-NOTHING_SET: Mapping[str, Any] = vars(Job(id=JobId("")))
-"""Every field of a job, with its default."""
+NOTHING_SAID: dict[str, Any] = vars(Job(id=JobId("")))
+EVERY_FIELD = set(Job.model_fields)
 
 
 class Candidate(NamedTuple):

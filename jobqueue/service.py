@@ -38,7 +38,6 @@ from jobqueue.job import (
     Candidate,
     Fault,
     Job,
-    JobId,
     JsonValue,
     LogLine,
     Status,
@@ -330,28 +329,27 @@ class JobService:
         if new.fault is not None and not self._faults:
             raise InvalidJob([FieldProblem("/fault", "is only taken where JOBQUEUE_FAULTS=true is set")])
         run_at = self._run_at(new, now)
-        # Whoever wants a job has had it checked.
-        return Job.model_construct(
-            id=JobId(new.id) if new.id is not None else self._identifiers.job_id(now),
-            type=new.type,
-            queue=new.queue,
-            payload=new.payload,
-            priority=new.priority,
-            status=Status.SCHEDULED if run_at > now else Status.PENDING,
-            max_retries=new.max_retries if new.max_retries is not None else self._max_retries_of(new.type),
-            run_at=run_at,
-            timeout_seconds=new.timeout_seconds,
-            created_at=now,
-            updated_at=now,
-            tags=list(new.tags) or None,
-            backoff=new.backoff,
-            fault=new.fault.model_dump(by_alias=True, exclude_unset=True) if new.fault is not None else None,
-            idempotency_key=new.idempotency_key,
-            fingerprint=new.fingerprint if new.idempotency_key is not None else None,
-            traceparent=new.traceparent,
-            seq=self._identifiers.seq(now),
-            insert_id=self._identifiers.insert_id(near=self._dispatcher.has_workers),
-        )
+        # Whoever wants a job has had it checked. One by one: a call with so many arguments takes twice as long.
+        fields = Job.defaults()
+        fields["id"] = new.id if new.id is not None else self._identifiers.job_id(now)
+        fields["type"] = new.type
+        fields["queue"] = new.queue
+        fields["payload"] = new.payload
+        fields["priority"] = new.priority
+        fields["status"] = Status.SCHEDULED if run_at > now else Status.PENDING
+        fields["max_retries"] = new.max_retries if new.max_retries is not None else self._max_retries_of(new.type)
+        fields["run_at"] = run_at
+        fields["timeout_seconds"] = new.timeout_seconds
+        fields["created_at"] = fields["updated_at"] = now
+        fields["tags"] = list(new.tags) or None
+        fields["backoff"] = new.backoff
+        fields["fault"] = new.fault and new.fault.model_dump(by_alias=True, exclude_unset=True)
+        fields["idempotency_key"] = new.idempotency_key
+        fields["fingerprint"] = new.fingerprint if new.idempotency_key is not None else None
+        fields["traceparent"] = new.traceparent
+        fields["seq"] = self._identifiers.seq(now)
+        fields["insert_id"] = self._identifiers.insert_id(near=self._dispatcher.has_workers)
+        return Job.of(fields)
 
     @staticmethod
     def _run_at(new: NewJob, now: datetime) -> datetime:

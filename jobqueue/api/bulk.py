@@ -21,11 +21,13 @@ from jobqueue.api.schemas import MAX_BULK_ITEMS, BulkAnswer, BulkItem, NewJobBod
 from jobqueue.errors import FieldProblem, InvalidJob
 from jobqueue.job import Job, JsonValue
 from jobqueue.service import JobService, NewJob
-from jobqueue.values import decode_json
+from jobqueue.values import MAX_DEPTH, NOT_PLAIN, decode_json, decode_plain
 
-READ_AT_ONCE = 64 << 10
-"""Bytes of JSON that take some milliseconds to read. More are read in a thread, since 16 MiB take seconds: at any
-object or integer others may get the interpreter lock."""
+READ_AT_ONCE = 128 << 10
+"""Bytes of JSON that take some milliseconds to read. More are read in a thread, since 16 MiB take seconds."""
+
+PLAIN_BYTES = 1 << 20
+"""More than this are read by the scanner: at any object or integer others may get the interpreter lock."""
 
 TURN_SECONDS = 0.005
 """After so much validation others get their turn on the event loop. Items may be small or large."""
@@ -52,11 +54,11 @@ async def read_items(request: web.Request, *, limit: int) -> Sequence[Item]:
         return [_line(line) for line in lines]
     if is_json(request):
         body = await read_body(request, limit=limit)
-        value = decode_json(body) if len(body) <= READ_AT_ONCE else await asyncio.to_thread(decode_json, body)
+        value, read = _decode(body) if len(body) <= READ_AT_ONCE else await asyncio.to_thread(_decode, body)
         elements = _elements(value)
         # A small body has room for millions of items; what is made of each is many times as large as it is.
         _check_number(elements)
-        return [_element(element, len(body)) for element in elements]
+        return [_element(element, read, len(body)) for element in elements]
     raise web.HTTPUnsupportedMediaType(
         text=f"send an array as application/json, or one job a line as {NDJSON_TYPE}, and say so in Content-Type"
     )
@@ -140,20 +142,26 @@ def _line(line: bytes) -> Item:
     return read
 
 
+def _decode(body: bytes) -> tuple[JsonValue, Callable[[JsonValue], NewJobBody]]:
+    """What a text says, and how to read its elements."""
+    plain = decode_plain(body, most_bytes=PLAIN_BYTES, max_depth=MAX_DEPTH + 1 + NewJobBody.wrapping)
+    return (plain, NewJobBody.read_plain) if plain is not NOT_PLAIN else (decode_json(body), NewJobBody.read)
+
+
 def _elements(value: JsonValue) -> list[JsonValue]:
     if not isinstance(value, list):
         raise InvalidJob([FieldProblem("", "must be an array of jobs")])
     return value
 
 
-def _element(element: JsonValue, at_most: int) -> Item:
-    def read(limit: int) -> NewJob:
+def _element(element: JsonValue, read: Callable[[JsonValue], NewJobBody], at_most: int) -> Item:
+    def read_within(limit: int) -> NewJob:
         # No element is longer than the body that it came in: mostly there is nothing to measure.
         if at_most > limit and _length(element) > limit:
             raise too_large(limit)
-        return NewJobBody.read(element).to_new_job()
+        return read(element).to_new_job()
 
-    return read
+    return read_within
 
 
 def _length(element: JsonValue) -> int:

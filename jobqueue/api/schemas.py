@@ -256,10 +256,15 @@ class Body(Input):
         raise InvalidJob(problems[:MAX_PROBLEMS])
 
     @classmethod
+    def read_plain(cls, given: JsonValue) -> Self:
+        """The same for a value that `check_value` finds nothing wrong with."""
+        return super().read(given)
+
+    @classmethod
     def read_json(cls, body: bytes) -> Self:
         """The same for a body as it was sent."""
         plain = decode_plain(body)
-        return super().read(plain) if plain is not NOT_PLAIN else cls.read(decode_json(body))
+        return cls.read_plain(plain) if plain is not NOT_PLAIN else cls.read(decode_json(body))
 
 
 class BackoffBody(Input):
@@ -312,7 +317,7 @@ class NewJobBody(Body):
 
     @classmethod
     def rule_problems(cls, given: Mapping[str, Any]) -> list[FieldProblem]:
-        if given.keys() <= cls.apart and ("type" in given or "payload" in given or "id" in given):
+        if cls.apart.issuperset(given) and ("type" in given or "payload" in given or "id" in given):
             return []
         problems = super().rule_problems(given)
         if given.keys().isdisjoint(("type", "payload", "id")):
@@ -324,7 +329,7 @@ class NewJobBody(Body):
 
     def to_new_job(self) -> NewJob:
         """The same, as the service wants it."""
-        new = NewJob(**vars(self))
+        new = NewJob(*vars(self).values())  # it begins with the fields of this model, in their order
         return new if self.backoff is None else new._replace(backoff=Backoff(**self.backoff.model_dump()))
 
 

@@ -19,7 +19,7 @@ from jobqueue.api import bulk
 from jobqueue.errors import InvalidJob
 from jobqueue.job import JsonValue
 from jobqueue.service import JobService, NewJob
-from jobqueue.values import decode_json
+from jobqueue.values import decode_plain
 
 Client = TestClient[web.Request, web.Application]
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -163,12 +163,12 @@ async def test_an_array_that_is_no_json_is_told_so_however_many_items_it_has(cli
 async def test_others_are_answered_while_a_large_array_is_read(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     loop, begun, answered = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-    def read(body: bytes) -> JsonValue:
+    def read(body: bytes, **limits: int) -> JsonValue:
         loop.call_soon_threadsafe(begun.set)
         assert answered.wait(10)
-        return decode_json(body)
+        return decode_plain(body, **limits)
 
-    monkeypatch.setattr(bulk, "decode_json", read)
+    monkeypatch.setattr(bulk, "decode_plain", read)
     body = b"[" + b" " * bulk.READ_AT_ONCE + b'{"id": "a"}]'
     posting = asyncio.create_task(client.post("/jobs/bulk", data=body, headers=JSON))
     await begun.wait()
