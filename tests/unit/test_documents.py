@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import bson
@@ -93,7 +93,15 @@ def test_every_field_is_stored_as_its_model_says() -> None:
     document = to_document(job)
 
     as_the_model_says = job.model_dump(by_alias=True, exclude={"id"})
-    assert document == {"_id": "a", **as_the_model_says}
+    assert through_bson(document) == through_bson({"_id": "a", **as_the_model_says})
+
+
+def test_a_time_of_another_zone_is_stored_as_the_moment_that_it_is() -> None:
+    there = datetime(2026, 2, 2, 7, 30, tzinfo=timezone(timedelta(hours=2)))
+
+    stored = through_bson(to_document(Job(id=JobId("a"), run_at=there)))
+
+    assert read_document(stored).run_at == datetime(2026, 2, 2, 5, 30, tzinfo=UTC)
 
 
 def test_missing_and_null_fields_read_as_their_defaults() -> None:
