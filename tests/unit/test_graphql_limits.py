@@ -11,6 +11,7 @@ from jobqueue.api.graphql.limits import (
     MAX_BULKS,
     MAX_COPIES,
     MAX_DEPTH,
+    MAX_JOBS,
     MAX_LISTS,
     MAX_QUERY_LENGTH,
     MAX_TOKENS,
@@ -22,7 +23,6 @@ from jobqueue.api.graphql.limits import (
 from jobqueue.api.graphql.page import OPERATIONS
 from jobqueue.api.graphql.requests import GraphQLBody
 from jobqueue.api.graphql.schema import SCHEMA
-from jobqueue.api.schemas import MAX_BULK_ITEMS
 from jobqueue.errors import InvalidJob
 
 
@@ -93,7 +93,7 @@ async def test_an_operation_beyond_a_limit_is_refused_and_told_which(limit: str)
         "{ jobsConnection {" + " ".join(f"nodes {{ a{i}: payload }}" for i in range(MAX_COPIES + 1)) + "} }",
         "mutation { EnqueueMany(jobs: []) { items {" + " ".join(f"a{i}: id" for i in range(MAX_COPIES + 1)) + "} } }",
     ],
-    ids=["what holds them", "selections that become one", "ten thousand ids"],
+    ids=["what holds them", "selections that become one", "a thousand ids"],
 )
 async def test_there_is_no_way_around_the_limit_of_copies(document: str) -> None:
     result = await SCHEMA.execute(document)
@@ -112,16 +112,17 @@ def test_large_fields_under_their_own_names_and_a_few_others_are_within_the_limi
 MANY = "mutation ($jobs: [NewJob!]!) { EnqueueMany(jobs: $jobs) { accepted } }"
 
 
-async def test_more_jobs_than_a_bulk_request_may_have_are_refused_before_they_are_read() -> None:
-    result = await SCHEMA.execute(MANY, {"jobs": [None] * (MAX_BULK_ITEMS + 1)})
+async def test_more_jobs_than_others_can_wait_for_are_refused_before_they_are_read() -> None:
+    result = await SCHEMA.execute(MANY, {"jobs": [None] * (MAX_JOBS + 1)})
 
     assert result.errors
     (error,) = result.errors
-    assert (error.message, error.extensions) == ("at most 10000 items are taken", {"code": "LIMIT_EXCEEDED"})
+    assert error.message == "at most 1000 jobs are taken; POST /jobs/bulk takes 10000"
+    assert error.extensions == {"code": "LIMIT_EXCEEDED"}
 
 
-async def test_as_many_jobs_as_a_bulk_request_may_have_are_read() -> None:
-    result = await SCHEMA.execute(MANY, {"jobs": [None] * MAX_BULK_ITEMS})
+async def test_as_many_jobs_as_others_can_wait_for_are_read() -> None:
+    result = await SCHEMA.execute(MANY, {"jobs": [None] * MAX_JOBS})
 
     assert result.errors
     assert "Expected" in result.errors[0].message
@@ -130,7 +131,7 @@ async def test_as_many_jobs_as_a_bulk_request_may_have_are_read() -> None:
 def test_a_list_that_is_no_list_of_jobs_may_be_longer() -> None:
     document = parse('mutation ($list: JSON) { Enqueue(task: "a", payload: $list) { id } }')
 
-    assert validate(SCHEMA._schema, document, [items_limit({"list": [7] * (MAX_BULK_ITEMS + 1)})]) == []
+    assert validate(SCHEMA._schema, document, [items_limit({"list": [7] * (MAX_JOBS + 1)})]) == []
 
 
 def test_a_query_that_is_longer_than_any_that_people_write_is_refused_unread() -> None:

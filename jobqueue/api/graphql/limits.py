@@ -39,6 +39,9 @@ MAX_DEPTH = 8
 MAX_ALIASES = 50
 MAX_LISTS = 5
 MAX_BULKS = 1
+MAX_JOBS = 1_000
+"""In one `EnqueueMany`. What GraphQL makes of them, and of the answer, it makes in one go, and all others wait for it:
+about a tenth of a second for these."""
 MAX_COPIES = 5
 
 LISTS = frozenset({"Jobs", "jobsConnection", "JobLogs", "JobStatus", "Queues", "Workers"})
@@ -48,7 +51,7 @@ NEW_JOB = "NewJob"
 """The type of what `EnqueueMany` takes."""
 
 BULKS = frozenset({"EnqueueMany"})
-"""Each takes as many jobs as a bulk request in REST; by a variable that is used twice so does a small request."""
+"""Each takes many jobs; by a variable that is used twice so does a small request."""
 
 LARGE = frozenset(
     {
@@ -78,7 +81,7 @@ class Weight(NamedTuple):
     lists: int = 0
     bulks: int = 0
     copies: int = 0
-    """Fields that are large, under other names; and whatever has another name in an answer of ten thousand items."""
+    """Fields that are large, under other names; and whatever has another name in an answer of a thousand items."""
 
 
 LIMITS: Mapping[str, tuple[Callable[[Weight], int], int]] = {
@@ -159,14 +162,14 @@ class Scales:
 
 
 def items_limit(variables: Mapping[str, Any]) -> type[ValidationRule]:
-    """A rule that refuses more jobs in one of these variables than one request may have. To make the input objects of
+    """A rule that refuses more jobs in one of these variables than `EnqueueMany` takes. To make the input objects of
     74,000 takes seconds, so it comes before that; in the text of an operation there is no room for so many."""
 
     class ItemsLimit(ValidationRule):
         def enter_variable_definition(self, node: VariableDefinitionNode, *_: Any) -> None:
             given = variables.get(node.variable.name.value)
-            if isinstance(given, list) and len(given) > MAX_BULK_ITEMS and _named(node.type) == NEW_JOB:
-                message = f"at most {MAX_BULK_ITEMS} items are taken"
+            if isinstance(given, list) and len(given) > MAX_JOBS and _named(node.type) == NEW_JOB:
+                message = f"at most {MAX_JOBS} jobs are taken; POST /jobs/bulk takes {MAX_BULK_ITEMS}"
                 self.report_error(GraphQLError(message, node, extensions={CODE: LIMIT_EXCEEDED}))
 
     return ItemsLimit

@@ -20,7 +20,7 @@ from jobqueue.api.graphql.choosing import ChooseOperation
 from jobqueue.api.graphql.context import Info, Listing
 from jobqueue.api.graphql.errors import PATH, show_errors
 from jobqueue.api.graphql.inputs import UNSET, NewJobInput, given, item_of, naming
-from jobqueue.api.graphql.limits import EXTENSIONS
+from jobqueue.api.graphql.limits import EXTENSIONS, MAX_JOBS
 from jobqueue.api.graphql.scalars import JSON, SCALARS, Timestamp
 from jobqueue.api.graphql.types import (
     STATUSES,
@@ -39,7 +39,6 @@ from jobqueue.api.handlers import has_more, possible_id
 from jobqueue.api.schemas import (
     DEFAULT_PAGE,
     LIVE,
-    MAX_BULK_ITEMS,
     MAX_PAGE,
     MAX_REDRIVEN,
     JobsQuery,
@@ -162,7 +161,7 @@ class Mutation:
 
     @strawberry.mutation(
         name="EnqueueMany",
-        description=f"Enqueue up to {MAX_BULK_ITEMS:,} jobs, each judged by itself. Once in an operation.",
+        description=f"Enqueue up to {MAX_JOBS:,} jobs, each judged by itself. Once in an operation.",
     )
     async def enqueue_many(self, info: Info, jobs: list[NewJobInput]) -> EnqueuedMany:
         limit = info.context.api.limits.max_payload_bytes
