@@ -7,9 +7,8 @@ have been stored (a duplicate, a poison item) is given back. Without limits this
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -33,10 +32,9 @@ class AdmissionLimits:
 
 
 class Bound(NamedTuple):
-    """What bounds some jobs: a depth, the queue it is about (None is all of them), and how many of the jobs count."""
+    """What bounds some jobs: a depth, and how many of the jobs count there."""
 
     depth: Depth
-    queue: str | None
     jobs: int
 
 
@@ -45,12 +43,19 @@ class Admitted:
 
     Entering lets in all of them or none. Raises `QueueFull`, `RateLimited`, `Unavailable`."""
 
-    __slots__ = ("_bounds", "_entered", "_jobs", "_not_stored", "_rate", "_taken")
+    __slots__ = ("_bounds", "_entered", "_jobs", "_not_stored", "_rate", "_refresh", "_taken")
 
-    def __init__(self, jobs: int, bounds: Sequence[Bound], rate: RateLimit | None) -> None:
+    def __init__(
+        self,
+        jobs: int,
+        bounds: Sequence[Bound],
+        rate: RateLimit | None,
+        refresh: Callable[[Sequence[Depth]], Awaitable[None]],
+    ) -> None:
         self._jobs = jobs
         self._bounds = bounds
         self._rate = rate
+        self._refresh = refresh
         self._not_stored: dict[str, int] = {}
         self._entered = 0
         self._taken = False
@@ -63,9 +68,8 @@ class Admitted:
         for bound in self._bounds:
             bound.depth.asking += 1
         try:
-            for bound in self._bounds:
-                if bound.depth.is_old:
-                    await bound.depth.refresh()
+            if old := [bound.depth for bound in self._bounds if bound.depth.is_old]:
+                await self._refresh(old)
             for bound in self._bounds:
                 bound.depth.let_in(bound.jobs)
                 self._entered += 1
@@ -86,8 +90,8 @@ class Admitted:
         none_stored = isinstance(error, JobQueueError) and not isinstance(error, OutcomeUnknown)
         if self._rate is not None and self._taken:
             self._rate.give_back(self._jobs if none_stored else self._returned(None))
-        for depth, queue, jobs in self._bounds[: self._entered]:
-            returned = self._returned(queue) if self._not_stored else 0
+        for depth, jobs in self._bounds[: self._entered]:
+            returned = self._returned(depth.queue) if self._not_stored else 0
             depth.settle(jobs, not_stored=jobs if none_stored else returned)
         for bound in self._bounds:
             bound.depth.asking -= 1
@@ -103,23 +107,23 @@ class Admission:
         self._jobs = jobs
         self._limits = limits
         self._clock = clock
-        self._total = self._depth(None, limits.pending) if limits.pending is not None else None
+        self._total = Depth(None, limit=limits.pending, clock=clock) if limits.pending is not None else None
         self._of_queues: dict[str, Depth] = {}
         self._forget_at = MAX_QUEUES_WATCHED
         self._rate = RateLimit(jobs, a_second=limits.a_second, clock=clock) if limits.a_second is not None else None
 
     def admit(self, queues: Sequence[str]) -> Admitted:
         """Let in one job for each of these names of queues, all or none, while the block stores them."""
-        return Admitted(len(queues), self._bounds(queues), self._rate)
+        return Admitted(len(queues), self._bounds(queues), self._rate, self._refresh)
 
     def _bounds(self, queues: Sequence[str]) -> list[Bound]:
         """What bounds these jobs: all that waits, and what waits in each of their queues."""
-        bounds = [Bound(self._total, None, len(queues))] if self._total is not None else []
+        bounds = [Bound(self._total, len(queues))] if self._total is not None else []
         if (limit := self._limits.pending_per_queue) is not None:
             # Before the first of them: what is made here is not in use until all are.
             if len(self._of_queues) >= self._forget_at:
                 self._forget_idle()
-            bounds += [Bound(self._of_queue(queue, limit), queue, jobs) for queue, jobs in Counter(queues).items()]
+            bounds += [Bound(self._of_queue(queue, limit), jobs) for queue, jobs in Counter(queues).items()]
         return bounds
 
     def _forget_idle(self) -> None:
@@ -129,9 +133,19 @@ class Admission:
 
     def _of_queue(self, queue: str, limit: int) -> Depth:
         if queue not in self._of_queues:
-            self._of_queues[queue] = self._depth(queue, limit)
+            self._of_queues[queue] = Depth(queue, limit=limit, clock=self._clock)
         return self._of_queues[queue]
 
-    def _depth(self, queue: str | None, limit: int) -> Depth:
-        where = "in all" if queue is None else f"in the queue {queue!r}"
-        return Depth(partial(self._jobs.count_waiting, queue), limit=limit, where=where, clock=self._clock)
+    async def _refresh(self, old: Sequence[Depth]) -> None:
+        # The total by itself: many queues take longer, and what took long is not counted again for long.
+        if total := [depth for depth in old if depth is self._total]:
+            await Depth.refresh(total, self._count_all)
+        if queues := [depth for depth in old if depth is not self._total]:
+            await Depth.refresh(queues, self._count_queues)
+
+    async def _count_all(self, depths: Sequence[Depth]) -> Sequence[int]:
+        return [await self._jobs.count_waiting(depth.limit) for depth in depths]
+
+    async def _count_queues(self, depths: Sequence[Depth]) -> Sequence[int]:
+        queues = [depth.queue for depth in depths if depth.queue is not None]
+        return await self._jobs.count_waiting_in(queues, depths[0].limit)

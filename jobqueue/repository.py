@@ -277,8 +277,12 @@ class JobRepository(Protocol):
         """How many jobs stand in `status`, counted up to `limit`."""
         ...
 
-    async def count_waiting(self, queue: str | None, limit: int) -> int:
-        """How many jobs are pending or scheduled, in one queue or (None) in all, counted up to `limit`."""
+    async def count_waiting(self, limit: int) -> int:
+        """How many jobs are pending or scheduled, counted up to `limit`."""
+        ...
+
+    async def count_waiting_in(self, queues: Sequence[str], limit: int) -> Sequence[int]:
+        """The same for each of these queues, in their order."""
         ...
 
     async def read_meter(self, name: str) -> int:

@@ -28,7 +28,7 @@ from jobqueue.doctor import (
 )
 from jobqueue.job import FINISHED, AttemptError, Job, LeaseId, Status
 from jobqueue.mongo import indexes, moves
-from jobqueue.mongo.calls import MAINTENANCE_SECONDS, settled, unavailable
+from jobqueue.mongo.calls import MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.documents import Unreadable, plain, read_document, unreadable_error, whole
 from jobqueue.mongo.indexes import Index
 from jobqueue.mongo.moves import Filter, Update
@@ -156,12 +156,7 @@ class MongoInspector:
         )
 
     async def _group(self, pipeline: Sequence[Mapping[str, Any]], index: str) -> Sequence[Mapping[str, Any]]:
-        async def aggregate(hint: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-            cursor = await settled(self._store.jobs.aggregate(pipeline, **hint))
-            rows: Sequence[Mapping[str, Any]] = await cursor.to_list(None)
-            return rows
-
-        return await self._store.hinted(WHAT, index, aggregate, seconds=MAINTENANCE_SECONDS)
+        return await self._store.aggregated(WHAT, index, pipeline, seconds=MAINTENANCE_SECONDS)
 
     async def _drop(self, collection: Collection, name: str) -> None:
         try:

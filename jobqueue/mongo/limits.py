@@ -6,6 +6,9 @@ an election take a step of it back, a second's worth of jobs more is accepted, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from bson import Int64
 from pymongo.errors import DuplicateKeyError
 
@@ -15,6 +18,10 @@ from jobqueue.mongo.documents import whole
 from jobqueue.mongo.moves import Filter
 from jobqueue.mongo.store import Store
 
+ONE_BY_ONE = 20
+"""So many queues are counted one after the other, each up to the limit. For more, all that waits is counted once; how
+much that is has a limit of its own."""
+
 
 class Limits:
     """The verbs of admission."""
@@ -22,12 +29,16 @@ class Limits:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def count_waiting(self, queue: str | None, limit: int) -> int:
+    async def count_waiting(self, limit: int) -> int:
         """How many jobs are pending or scheduled, counted up to `limit`."""
-        pending = await self._count(Status.PENDING, queue, limit=limit)
-        if pending >= limit:
-            return limit
-        return pending + await self._count(Status.SCHEDULED, queue, limit=limit - pending)
+        return await self._count_up_to(limit, None)
+
+    async def count_waiting_in(self, queues: Sequence[str], limit: int) -> Sequence[int]:
+        """The same for each of these queues, in their order."""
+        if len(queues) <= ONE_BY_ONE:
+            return [await self._count_up_to(limit, queue) for queue in queues]
+        waiting = {row["_id"]: int(row["count"]) for row in await self._count_each() if isinstance(row["_id"], str)}
+        return [min(limit, waiting.get(queue, 0)) for queue in queues]
 
     async def read_meter(self, name: str) -> int:
         """Where a meter stands."""
@@ -47,6 +58,19 @@ class Limits:
         except DuplicateKeyError:
             return False
         return result.matched_count == 1 or result.upserted_id is not None
+
+    async def _count_up_to(self, limit: int, queue: str | None) -> int:
+        pending = await self._count(Status.PENDING, queue, limit=limit)
+        if pending >= limit:
+            return limit
+        return pending + await self._count(Status.SCHEDULED, queue, limit=limit - pending)
+
+    async def _count_each(self) -> Sequence[Mapping[str, Any]]:
+        # read: how many jobs wait in each queue. Which are meant is not said: one build of the embedded server would
+        # compare each job with each of the names
+        waiting: Filter = {"status": {"$in": [Status.PENDING.value, Status.SCHEDULED.value]}}
+        pipeline: Sequence[Filter] = [{"$match": waiting}, {"$group": {"_id": "$queue", "count": {"$sum": 1}}}]
+        return await self._store.aggregated("count what waits", indexes.STATUS_NEWEST, pipeline)
 
     async def _count(self, status: Status, queue: str | None, *, limit: int) -> int:
         # read: count of one state, from an index; of scheduled jobs in one queue, from their documents

@@ -145,8 +145,11 @@ class MongoJobRepository:
     async def count(self, status: Status, *, limit: int) -> int:
         return await self._pages.count(status, limit=limit)
 
-    async def count_waiting(self, queue: str | None, limit: int) -> int:
-        return await self._limits.count_waiting(queue, limit)
+    async def count_waiting(self, limit: int) -> int:
+        return await self._limits.count_waiting(limit)
+
+    async def count_waiting_in(self, queues: Sequence[str], limit: int) -> Sequence[int]:
+        return await self._limits.count_waiting_in(queues, limit)
 
     async def read_meter(self, name: str) -> int:
         return await self._limits.read_meter(name)

@@ -143,6 +143,18 @@ class Store:
         log.warning("index is missing", index=index)
         return await self.calls.run(what, lambda: call({}), seconds=seconds)
 
+    async def aggregated(
+        self, what: str, index: str, pipeline: Sequence[Mapping[str, Any]], *, seconds: float = CLIENT_SECONDS
+    ) -> Sequence[Mapping[str, Any]]:
+        """What a pipeline makes of the jobs; `hinted` as any other call."""
+
+        async def aggregate(hint: Hint) -> Sequence[Mapping[str, Any]]:
+            cursor = await settled(self.jobs.aggregate(pipeline, **hint))
+            rows: Sequence[Mapping[str, Any]] = await cursor.to_list(None)
+            return rows
+
+        return await self.hinted(what, index, aggregate, seconds=seconds)
+
     def _tell_what_is_missing(self) -> None:
         features = self.features
         if not (features.replica_set or features.sharded):

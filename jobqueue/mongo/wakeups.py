@@ -26,7 +26,7 @@ from jobqueue.errors import Unavailable
 from jobqueue.job import EPOCH, Candidate, Status
 from jobqueue.mongo import indexes
 from jobqueue.mongo.cached import Cached
-from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, settled
+from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS
 from jobqueue.mongo.changes import MOST_BYTES, Change, ChangeStream
 from jobqueue.mongo.documents import StoredDocument, Unreadable, plain, read_candidate
 from jobqueue.mongo.fresh import FreshJobs
@@ -218,13 +218,7 @@ class Wakeups:
                 }
             },
         ]
-
-        async def aggregate(hint: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-            cursor = await settled(self._store.jobs.aggregate(pipeline, **hint))
-            rows: Sequence[Mapping[str, Any]] = await cursor.to_list(None)
-            return rows
-
-        return await self._store.hinted("count the queues", index, aggregate)
+        return await self._store.aggregated("count the queues", index, pipeline)
 
 
 def _told(candidates: Sequence[Candidate]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from jobqueue.app import Engine
 from jobqueue.contention import LEFT_SECONDS
+from jobqueue.errors import QueueFull
 from jobqueue.job import Job, JsonValue, Status
 from jobqueue.mongo import fresh
 from jobqueue.mongo.wakeups import QUESTION_SECONDS, QUESTIONS_AT_ONCE, SIGNAL_SECONDS, SIGNALS_AT_ONCE
@@ -245,6 +246,21 @@ async def test_several_idle_workers_do_not_all_claim_what_they_hear_of(
     budget = Budget(commands)
     assert JOBS // 10 <= budget.claims <= JOBS // 10 + budget.looks, budget
     assert budget.looks <= workers * (1 + budget.seconds / LEFT_SECONDS), budget
+
+
+async def test_what_waits_in_many_queues_is_one_question(settings: Settings, stack: AsyncExitStack) -> None:
+    limited = settings.model_copy(update={"max_pending_per_queue": 2})
+    engine = await start(limited, stack, Enqueued(0), workers=False)
+    new = [NewJob(queue=f"queue-{number}") for number in range(100)]
+
+    with LISTENER.listening() as commands:
+        answers = await engine.service.enqueue_many(new)
+    with pytest.raises(QueueFull, match="in the queue 'queue-99'"):
+        await engine.service.enqueue_many([*new, *new[-1:]])
+
+    assert all(isinstance(answer, Job) for answer in answers)
+    counts = [command for command in commands if command.name == "aggregate" and command.collection == "jobs"]
+    assert len(counts) == 3  # what is pending and what is scheduled, of all; then in each queue
 
 
 async def test_a_process_without_workers_signals_nothing_that_it_stores(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -68,10 +69,16 @@ class MemoryJobs:
     async def count(self, status: Status, *, limit: int) -> int:
         return min(limit, sum(job.status is status for job in self.jobs.values()))
 
-    async def count_waiting(self, queue: str | None, limit: int) -> int:
+    async def count_waiting(self, limit: int) -> int:
         self.counts += 1
         self._fail_when_broken()
-        return min(limit, sum(job.status in WAITING and queue in (None, job.queue) for job in self.jobs.values()))
+        return min(limit, sum(job.status in WAITING for job in self.jobs.values()))
+
+    async def count_waiting_in(self, queues: Sequence[str], limit: int) -> Sequence[int]:
+        self.counts += 1
+        self._fail_when_broken()
+        waiting = Counter(job.queue for job in self.jobs.values() if job.status in WAITING)
+        return [min(limit, waiting[queue]) for queue in queues]
 
     async def read_meter(self, name: str) -> int:
         return self.meters.get(name, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from random import Random
 from typing import cast
 
@@ -42,64 +43,69 @@ class Counted:
         self.hold: asyncio.Event | None = None
         self.began = asyncio.Event()
 
-    async def __call__(self, limit: int) -> int:
+    async def __call__(self, depths: Sequence[Depth]) -> Sequence[int]:
         self.times += 1
         self.began.set()
-        found = min(limit, self.waiting)
+        found = [min(depth.limit, self.waiting) for depth in depths]
         if self.hold is not None:
             await self.hold.wait()
         self.clock.seconds += self.took
         return found
 
+    def depth(self, limit: int) -> Depth:
+        return Depth(None, limit=limit, clock=self.clock)
 
-def depth_of(counted: Counted, limit: int) -> Depth:
-    return Depth(counted, limit=limit, where="here", clock=counted.clock)
+    async def refresh(self, *depths: Depth) -> None:
+        await Depth.refresh(depths, self)
 
 
 # Depth
 
 
 async def test_there_is_room_up_to_the_limit_and_not_one_more(clock: HandClock) -> None:
-    depth = depth_of(Counted(clock, waiting=7), 10)
-    await depth.refresh()
+    counted = Counted(clock, waiting=7)
+    depth = counted.depth(10)
+    await counted.refresh(depth)
 
     depth.let_in(3)
 
-    with pytest.raises(QueueFull, match="10 jobs wait here"):
+    with pytest.raises(QueueFull, match="10 jobs wait in all"):
         depth.let_in(1)
 
 
 async def test_who_is_refused_several_is_told_how_many_there_are_and_how_many_would_come(clock: HandClock) -> None:
-    depth = depth_of(Counted(clock, waiting=20), 30)
-    await depth.refresh()
+    counted = Counted(clock, waiting=20)
+    depth = counted.depth(30)
+    await counted.refresh(depth)
 
-    with pytest.raises(QueueFull, match=r"^20 jobs wait here, and no more than 30 may; 21 more are wanted$"):
+    with pytest.raises(QueueFull, match=r"^20 jobs wait in all, and no more than 30 may; 21 more are wanted$"):
         depth.let_in(21)
 
 
 async def test_it_is_counted_once_a_second_however_many_ask(clock: HandClock) -> None:
     counted = Counted(clock, waiting=10)
-    depth = depth_of(counted, 10)
+    depth = counted.depth(10)
 
     for _ in range(100):
-        await depth.refresh()
+        await counted.refresh(depth)
         with pytest.raises(QueueFull):
             depth.let_in(1)
     assert counted.times == 1
 
     clock.seconds, counted.waiting = 1.0, 9
-    await depth.refresh()
+    await counted.refresh(depth)
     depth.let_in(1)
     assert counted.times == 2
 
 
 async def test_refusals_are_logged_once_for_each_count(clock: HandClock) -> None:
-    depth = depth_of(Counted(clock, waiting=10), 10)
+    counted = Counted(clock, waiting=10)
+    depth = counted.depth(10)
 
     with capture_logs() as logs:
         for seconds in (0, 1):
             clock.seconds = seconds
-            await depth.refresh()
+            await counted.refresh(depth)
             for _ in range(10):
                 with pytest.raises(QueueFull):
                     depth.let_in(1)
@@ -110,8 +116,8 @@ async def test_refusals_are_logged_once_for_each_count(clock: HandClock) -> None
 async def test_counting_that_is_slow_is_done_less_often(clock: HandClock) -> None:
     counted = Counted(clock, waiting=10)
     counted.took = 2.0
-    depth = depth_of(counted, 10)
-    await depth.refresh()
+    depth = counted.depth(10)
+    await counted.refresh(depth)
 
     with pytest.raises(QueueFull) as refused:
         depth.let_in(1)
@@ -121,22 +127,22 @@ async def test_counting_that_is_slow_is_done_less_often(clock: HandClock) -> Non
 
 async def test_many_who_come_at_once_are_counted_for_together(clock: HandClock) -> None:
     counted = Counted(clock)
-    depth = depth_of(counted, 10)
+    depth = counted.depth(10)
 
-    await asyncio.gather(*(depth.refresh() for _ in range(50)))
+    await asyncio.gather(*(counted.refresh(depth) for _ in range(50)))
 
     assert counted.times == 1
 
 
 async def test_nobody_waits_for_a_new_count_but_who_began_it(clock: HandClock) -> None:
     counted = Counted(clock, waiting=6)
-    depth = depth_of(counted, 10)
-    await depth.refresh()
+    depth = counted.depth(10)
+    await counted.refresh(depth)
     clock.seconds, counted.hold, counted.began = 5.0, asyncio.Event(), asyncio.Event()
-    beginner = asyncio.create_task(depth.refresh())
+    beginner = asyncio.create_task(counted.refresh(depth))
     await counted.began.wait()
 
-    await depth.refresh()
+    await counted.refresh(depth)
 
     assert not beginner.done()
     counted.hold.set()
@@ -145,12 +151,12 @@ async def test_nobody_waits_for_a_new_count_but_who_began_it(clock: HandClock) -
 
 async def test_nobody_waits_for_a_new_count_while_there_is_plenty_of_room(clock: HandClock) -> None:
     counted = Counted(clock, waiting=3)
-    depth = depth_of(counted, 10)
-    await depth.refresh()
+    depth = counted.depth(10)
+    await counted.refresh(depth)
     depth.let_in(2)
     clock.seconds, counted.waiting, counted.hold, counted.began = 1.0, 9, asyncio.Event(), asyncio.Event()
 
-    await depth.refresh()
+    await counted.refresh(depth)
     await counted.began.wait()
     assert not await full(depth)
     counted.hold.set()
@@ -159,11 +165,11 @@ async def test_nobody_waits_for_a_new_count_while_there_is_plenty_of_room(clock:
 
 async def test_a_count_of_some_time_ago_is_not_believed_however_much_room_it_saw(clock: HandClock) -> None:
     counted = Counted(clock, waiting=3)
-    depth = depth_of(counted, 10)
-    await depth.refresh()
+    depth = counted.depth(10)
+    await counted.refresh(depth)
     clock.seconds, counted.waiting = BELIEVED_SECONDS, 10
 
-    await depth.refresh()
+    await counted.refresh(depth)
 
     with pytest.raises(QueueFull):
         depth.let_in(1)
@@ -181,11 +187,11 @@ async def full(depth: Depth) -> bool:
 async def test_what_is_let_in_while_it_is_counted_is_not_forgotten(clock: HandClock) -> None:
     """Nor what was on its way into the store when the count began: the count may not have seen it."""
     counted = Counted(clock, waiting=2)
-    depth = depth_of(counted, 10)
-    await depth.refresh()
+    depth = counted.depth(10)
+    await counted.refresh(depth)
     depth.let_in(4)
     clock.seconds, counted.hold, counted.began = 5.0, asyncio.Event(), asyncio.Event()
-    counting = asyncio.create_task(depth.refresh())
+    counting = asyncio.create_task(counted.refresh(depth))
     await counted.began.wait()
     depth.let_in(3)
     depth.settle(4, not_stored=0)
@@ -199,8 +205,9 @@ async def test_what_is_let_in_while_it_is_counted_is_not_forgotten(clock: HandCl
 
 
 async def test_what_turned_out_not_to_be_stored_leaves_its_room(clock: HandClock) -> None:
-    depth = depth_of(Counted(clock), 2)
-    await depth.refresh()
+    counted = Counted(clock)
+    depth = counted.depth(2)
+    await counted.refresh(depth)
     depth.let_in(2)
 
     depth.settle(2, not_stored=1)
@@ -212,11 +219,11 @@ async def test_what_turned_out_not_to_be_stored_leaves_its_room(clock: HandClock
 
 async def test_random_traffic_of_one_process_never_goes_beyond_the_limit(clock: HandClock) -> None:
     random, counted = Random(7), Counted(clock)
-    depth, under_way = depth_of(counted, 20), 0
+    depth, under_way = counted.depth(20), 0
     for _ in range(5_000):
         clock.seconds += random.choice([0, 0, 0.3])
         counted.waiting = max(0, counted.waiting - random.randrange(3))
-        await depth.refresh()
+        await counted.refresh(depth)
         wanted = random.randrange(1, 6)
         try:
             depth.let_in(wanted)
@@ -234,20 +241,53 @@ async def test_random_traffic_of_one_process_never_goes_beyond_the_limit(clock: 
 async def test_a_count_that_fails_is_told_to_all_who_need_it_and_tried_again(clock: HandClock) -> None:
     calls = 0
 
-    async def count(limit: int) -> int:
+    async def count(depths: Sequence[Depth]) -> Sequence[int]:
         nonlocal calls
         calls += 1
         if calls == 1:
             raise Unavailable("away")
-        return 0
+        return [0]
 
-    depth = Depth(count, limit=1, where="here", clock=clock)
+    depth = Depth(None, limit=1, clock=clock)
 
-    refused = await asyncio.gather(*(depth.refresh() for _ in range(5)), return_exceptions=True)
-    await depth.refresh()
+    refused = await asyncio.gather(*(Depth.refresh([depth], count) for _ in range(5)), return_exceptions=True)
+    await Depth.refresh([depth], count)
 
     assert [type(each) for each in refused] == [Unavailable] * 5
     assert calls == 2
+
+
+async def test_several_places_are_counted_at_once_and_those_that_are_due(clock: HandClock) -> None:
+    counted = Counted(clock, waiting=2)
+    depths = [counted.depth(limit) for limit in (1, 2, 3)]
+    await counted.refresh(depths[0])
+    clock.seconds = 0.5
+
+    await counted.refresh(*depths)
+
+    assert counted.times == 2
+    assert [await full(depth) for depth in depths] == [True, True, False]
+    clock.seconds = 1.0
+    await counted.refresh(*depths)
+    assert counted.times == 3
+    assert [depth.is_old for depth in depths] == [False] * 3
+
+
+async def test_of_several_places_the_count_of_one_that_somebody_else_began_is_waited_for(clock: HandClock) -> None:
+    counted, other = Counted(clock), Counted(clock, waiting=1)
+    first, second = counted.depth(1), counted.depth(1)
+    other.hold = asyncio.Event()
+    beginner = asyncio.create_task(other.refresh(first))
+    await other.began.wait()
+
+    both = asyncio.create_task(counted.refresh(first, second))
+    await counted.began.wait()
+    assert not await full(second)
+    assert not both.done()
+    other.hold.set()
+    await asyncio.gather(beginner, both)
+
+    assert [await full(first), await full(second)] == [True, False]
 
 
 # The meter
@@ -493,10 +533,9 @@ async def test_what_the_rate_refuses_takes_no_room(jobs: MemoryJobs, clock: Hand
 
 async def test_a_queue_is_not_forgotten_while_somebody_asks_for_room_in_it(jobs: MemoryJobs, clock: HandClock) -> None:
     class Slow(MemoryJobs):
-        async def count_waiting(self, queue: str | None, limit: int) -> int:
-            if queue is None:
-                await may_count.wait()
-            return await super().count_waiting(queue, limit)
+        async def count_waiting(self, limit: int) -> int:
+            await may_count.wait()
+            return await super().count_waiting(limit)
 
     may_count = asyncio.Event()
     admission = Admission(port(Slow()), limits=AdmissionLimits(pending=10_000, pending_per_queue=1), clock=clock)
@@ -525,6 +564,19 @@ async def test_no_queue_of_many_in_one_request_is_forgotten_while_that_is_let_in
         for queue in queues:
             with pytest.raises(QueueFull):
                 await admission.admit([queue]).__aenter__()
+
+
+async def test_many_queues_are_one_question(jobs: MemoryJobs, clock: HandClock) -> None:
+    admission = Admission(port(jobs), limits=AdmissionLimits(pending=10_000, pending_per_queue=2), clock=clock)
+    jobs.jobs = {queue: Job(id=JobId(queue), queue=queue) for queue in ("queue-3", "another")}
+
+    async with admission.admit([f"queue-{number % 1_000}" for number in range(1_000)]):
+        pass
+    assert jobs.counts == 2  # all, and in each queue
+
+    with pytest.raises(QueueFull, match="2 jobs wait in the queue 'queue-3'"):
+        async with admission.admit(["queue-2", "queue-3"]):
+            raise AssertionError("let in")
 
 
 async def test_names_of_queues_are_forgotten_when_they_are_too_many(jobs: MemoryJobs, clock: HandClock) -> None:
