@@ -100,8 +100,7 @@ class IllegalMove(JobQueueError):
     """The job is in a state from which this move is not allowed."""
 
     def __init__(self, job_id: JobId | str, move: str, status: Status) -> None:
-        remedy = "; cancel it first" if move == "delete" else ""
-        super().__init__(f"cannot {move} job {job_id!r}: it is {status}{remedy}")
+        super().__init__(f"cannot {move} job {job_id!r}: it is {status}")
         self.job_id = job_id
         self.move = move
         self.status = status

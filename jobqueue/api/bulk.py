@@ -150,7 +150,7 @@ def _decode(body: bytes) -> tuple[JsonValue, Callable[[JsonValue], NewJobBody]]:
 
 def _elements(value: JsonValue) -> list[JsonValue]:
     if not isinstance(value, list):
-        raise InvalidJob([FieldProblem("", "must be an array of jobs")])
+        raise InvalidJob([FieldProblem("", "must be an array of jobs; POST /jobs takes one")])
     return value
 
 

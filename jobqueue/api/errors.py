@@ -27,6 +27,7 @@ from jobqueue.errors import (
     ShuttingDown,
     Unavailable,
 )
+from jobqueue.job import Status
 
 TYPE_PREFIX = "urn:problem-type:jobqueue:"
 UNAVAILABLE_RETRY_SECONDS = 2
@@ -64,6 +65,17 @@ def _duplicate(error: DuplicateJob) -> Mapping[str, Any]:
     return {"job_id": error.existing.id, "state": error.existing.status, "result": error.existing.result}
 
 
+def _illegal_detail(error: IllegalMove) -> str:
+    match error.move, error.status:
+        case "delete", Status.PROCESSING:
+            return f"{error}; cancel it first"
+        case "redrive", Status.CANCELLED:
+            return f"{error}, which is no dead letter; POST /jobs/{error.job_id}/retry puts it back, in GraphQL Retry"
+        case "redrive", Status.COMPLETED:
+            return f"{error}; to run it once more, enqueue it as a new job"
+    return str(error)
+
+
 def _illegal(error: IllegalMove) -> Mapping[str, Any]:
     return {"job_id": error.job_id, "state": error.status}
 
@@ -89,7 +101,9 @@ TABLE: Mapping[type[Exception], Row] = {
     KeyInUse: Row(
         409, "idempotency-key-in-use", "The first request with this key is under way", retry_after=lambda _: 1
     ),
-    IllegalMove: Row(409, "illegal-move", "The job is not in a state for this", members=_illegal),
+    IllegalMove: Row(
+        409, "illegal-move", "The job is not in a state for this", detail=_illegal_detail, members=_illegal
+    ),
     QueueFull: Row(
         503, "queue-full", "Too much is waiting", retry_after=lambda error: max(1, error.retry_after_seconds)
     ),

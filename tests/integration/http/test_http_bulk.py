@@ -229,7 +229,8 @@ async def test_what_is_no_array_is_refused_whole(client: Client, body: bytes) ->
     response = await client.post("/jobs/bulk", data=body, headers=JSON)
 
     assert response.status == 400
-    assert (await response.json())["errors"] == [{"pointer": "", "detail": "must be an array of jobs"}]
+    problem = {"pointer": "", "detail": "must be an array of jobs; POST /jobs takes one"}
+    assert (await response.json())["errors"] == [problem]
 
 
 async def test_a_stopping_service_refuses_the_whole(client: Client, service: JobService) -> None:

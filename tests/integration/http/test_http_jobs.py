@@ -321,13 +321,34 @@ async def test_a_move_that_the_state_forbids_is_a_conflict_that_names_the_state(
     assert jobs.jobs["a"].status is status
 
 
-async def test_who_may_not_delete_a_running_job_is_told_to_cancel_it(client: Client, jobs: MemoryJobs) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [
+        ("DELETE", "/jobs/a", Status.PROCESSING, "cannot delete job 'a': it is processing; cancel it first"),
+        (
+            "POST",
+            "/dlq/a/retry",
+            Status.CANCELLED,
+            "cannot redrive job 'a': it is cancelled, which is no dead letter; POST /jobs/a/retry puts it back, in"
+            " GraphQL Retry",
+        ),
+        (
+            "POST",
+            "/jobs/a/retry",
+            Status.COMPLETED,
+            "cannot redrive job 'a': it is completed; to run it once more, enqueue it as a new job",
+        ),
+    ],
+)
+async def test_a_move_that_is_refused_where_there_is_another_way_names_it(
+    client: Client, jobs: MemoryJobs, method: str, path: str, status: Status, detail: str
+) -> None:
     await post(client, id="a")
-    jobs.put("a", status=Status.PROCESSING)
+    jobs.put("a", status=status)
 
-    problem = await (await client.delete("/jobs/a")).json()
+    problem = await (await client.request(method, path)).json()
 
-    assert problem["detail"] == "cannot delete job 'a': it is processing; cancel it first"
+    assert problem["detail"] == detail
 
 
 @pytest.mark.parametrize(
