@@ -169,7 +169,7 @@ WORKER_SILENCE_SECONDS = 60.0
 
 
 class WorkerRecord(Document):
-    """One live process, as `/workers` shows it. Gone when the process stops."""
+    """One live process with workers, as `/workers` shows it. Gone when the process stops."""
 
     id: WorkerId
     host: str

@@ -253,7 +253,7 @@ class JobService:
         return await self._jobs.queues()
 
     async def workers(self) -> Sequence[WorkerRecord]:
-        """The live processes: those that lately gave a sign of life. A killed one is among them until then."""
+        """Processes with workers that lately gave a sign of life. A killed one is among them until then."""
         since = self._clock.now() - timedelta(seconds=WORKER_SILENCE_SECONDS)
         return await self._jobs.workers(since=since)
 

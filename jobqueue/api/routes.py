@@ -303,9 +303,9 @@ ROUTES: Sequence[Route[Any]] = (
         path="/workers",
         handler=handlers.list_workers,
         query=NoQuery,
-        summary="Show the live processes",
+        summary="Show the live processes with workers",
         tag="operation",
-        replies={200: Reply(f"Every process with workers, {LIVE}", list[WorkerView])},
+        replies={200: Reply(f"Every process with workers {LIVE}", list[WorkerView])},
         problems=(400, 503),
     ),
     Route(

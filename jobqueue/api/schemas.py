@@ -504,14 +504,15 @@ class QueueView(Document):
 
 
 LIVE = (
-    f"with a sign of life in the last {WORKER_SILENCE_SECONDS:.0f} seconds, whatever the lease; one that was killed is"
+    "(of `serve` or `worker`, not of `api`),"
+    f" with a sign of life in the last {WORKER_SILENCE_SECONDS:.0f} seconds, whatever the lease; one that was killed is"
     " shown until then, one that stopped in order is gone at once"
 )
-"""What live means, where clients are told of processes."""
+"""Behind "process with workers": which these are, and what live means, where clients are told of them."""
 
 
 class WorkerView(WorkerRecord):
-    """One live process. `heartbeatAt` is its last sign of life."""
+    """One live process with workers. `heartbeatAt` is its last sign of life."""
 
 
 class Metrics(BaseModel):

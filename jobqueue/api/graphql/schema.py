@@ -108,7 +108,7 @@ class Query:
         now = info.context.api.clock.now()
         return [Queue.of(QueueView.of(queue, now=now)) for queue in await info.context.service.queues()]
 
-    @strawberry.field(name="Workers", description=f"The live processes: each {LIVE}.")
+    @strawberry.field(name="Workers", description=f"The live ones: every process with workers {LIVE}.")
     async def workers(self, info: Info) -> list[Worker]:
         return [Worker.of(worker) for worker in await info.context.service.workers()]
 

@@ -241,7 +241,7 @@ class Queue:
         )
 
 
-@strawberry.type(description="A live process; `heartbeatAt` is its last sign of life.")
+@strawberry.type(description="A live process with workers; `heartbeatAt` is its last sign of life.")
 class Worker:
     id: strawberry.ID
     host: str

@@ -83,8 +83,11 @@ async def test_inputs_are_described_as_strict_as_they_are(document: Document) ->
     }  # fmt: skip
 
 
-async def test_what_a_live_process_is_is_said_where_they_are_listed(document: Document) -> None:
-    said = f"with a sign of life in the last {WORKER_SILENCE_SECONDS:.0f} seconds, whatever the lease"
+async def test_it_is_said_which_processes_are_listed(document: Document) -> None:
+    said = (
+        "very process with workers (of `serve` or `worker`, not of `api`), with a sign of life in the last"
+        f" {WORKER_SILENCE_SECONDS:.0f} seconds, whatever the lease"
+    )
     (graphql,) = re.findall(r'"""([^"]+)"""\s+Workers:', SCHEMA.as_str())
 
     assert said in document["paths"]["/workers"]["get"]["responses"]["200"]["description"]
