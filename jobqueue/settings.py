@@ -166,6 +166,14 @@ class Settings(BaseSettings):
             raise ValueError(f"must not be less than {PREFIX}BACKOFF_BASE_SECONDS")
         return longest
 
+    @field_validator("fault", mode="before")
+    @classmethod
+    def _check_fault_is_an_object(cls, value: Any) -> Any:
+        # As text it comes when it is no JSON.
+        if value is not None and not isinstance(value, dict | Fault):
+            raise ValueError('must be a JSON object, such as {"probability": 0.1}')
+        return value
+
     @field_validator("fault")
     @classmethod
     def _check_fault(cls, fault: Fault | None, info: ValidationInfo) -> Fault | None:

@@ -106,6 +106,16 @@ def test_the_settings_take_a_fault_as_json_only_where_faults_are_on(monkeypatch:
     monkeypatch.setenv("JOBQUEUE_FAULT", '{"probabilty": 0.25}')
     with pytest.raises(ConfigurationError, match="JOBQUEUE_FAULT: probabilty: Extra inputs"):
         load_settings()
-    monkeypatch.setenv("JOBQUEUE_FAULT", "often")
-    with pytest.raises(ConfigurationError, match="JOBQUEUE_FAULT"):
+
+
+@pytest.mark.parametrize("value", ["often", "0.1", '"crash"', "[]", '{"probability": 0.1'])
+def test_a_fault_that_is_no_object_is_told_what_it_must_be(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBQUEUE_FAULTS", "true")
+    monkeypatch.setenv("JOBQUEUE_FAULT", value)
+
+    with pytest.raises(ConfigurationError) as refused:
         load_settings()
+
+    assert str(refused.value).splitlines()[1:] == [
+        '  JOBQUEUE_FAULT: must be a JSON object, such as {"probability": 0.1}'
+    ]
