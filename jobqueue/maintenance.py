@@ -1,7 +1,7 @@
 """What keeps the collection healthy: one small duty each, all with the same skeleton.
 
-None needs a leader. Every process does all of them, at slightly different times; each step is a compare-and-set
-that only one can win, in batches of at most `BATCH`.
+None needs a leader. Every process with workers does all of them, at slightly different times; each step is a
+compare-and-set that only one can win, in batches of at most `BATCH`.
 
 - reaper   takes back the jobs of dead workers, but only while contact with the primary has been steady for half a
            lease: after an outage every healthy lease looks expired until its owner has renewed it

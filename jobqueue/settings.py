@@ -97,10 +97,13 @@ class Settings(BaseSettings):
         description="jobs accepted a second by all processes together, set alike in each; more are refused with 429",
     )
     retention_completed_seconds: float = Field(
-        float(DAY_SECONDS), ge=0, le=MAX_RETENTION_SECONDS, description="how long completed and cancelled jobs are kept"
+        float(DAY_SECONDS),
+        ge=0,
+        le=MAX_RETENTION_SECONDS,
+        description="how long completed and cancelled jobs are kept; then they go within 30 seconds",
     )
     retention_failed_seconds: float = Field(
-        float(30 * DAY_SECONDS), ge=0, le=MAX_RETENTION_SECONDS, description="how long failed jobs are kept"
+        float(30 * DAY_SECONDS), ge=0, le=MAX_RETENTION_SECONDS, description="the same for failed jobs"
     )
 
     simulate: bool | None = Field(

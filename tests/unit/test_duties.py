@@ -12,8 +12,9 @@ from structlog.testing import capture_logs
 
 from jobqueue.errors import Unavailable
 from jobqueue.job import Status
-from jobqueue.maintenance import Duty, Pruner, Retention
+from jobqueue.maintenance import PRUNE_SECONDS, Duty, Pruner, Retention
 from jobqueue.repository import JobRepository
+from jobqueue.settings import Settings
 
 PATIENCE = 30
 
@@ -52,6 +53,13 @@ async def test_that_jobs_are_deleted_before_their_time_is_said_once() -> None:
         await pruner.step()
 
     assert [(line["log_level"], line["kept"]) for line in logs] == [("warning", 10)]
+
+
+def test_how_soon_old_jobs_are_deleted_is_said_where_their_retention_is_set() -> None:
+    said = Settings.model_fields["retention_completed_seconds"].description
+
+    assert said is not None
+    assert said.endswith(f"within {PRUNE_SECONDS:.0f} seconds")
 
 
 async def test_a_step_that_fails_is_not_the_last() -> None:
