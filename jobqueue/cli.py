@@ -80,8 +80,8 @@ def program() -> None:
     """A job service on MongoDB: jobs come in over HTTP, are kept as documents, and are run by asyncio workers.
 
     To try it, run `jobqueue serve`: it brings a small database of its own. For real work set JOBQUEUE_MONGODB_URI
-    to a MongoDB replica set, write tasks, and run `jobqueue serve --tasks your_module`; or `jobqueue api` and, on as
-    many machines as you like, `jobqueue worker --tasks your_module`.
+    to a MongoDB replica set, write tasks, and run `jobqueue serve --tasks your_module`; or, on as many machines as
+    you like, `jobqueue api --tasks your_module` and `jobqueue worker --tasks your_module`.
 
     The URI is no option on purpose: it may hold a password, and everybody on a machine can read command lines.
     """
@@ -121,12 +121,13 @@ def serve(modules: tuple[str, ...], **overrides: Any) -> int:
 
 
 @program.command()
-@_options(_HOST, _PORT, _PROCESSES, _DATA_DIR)
-def api(**overrides: Any) -> int:
+@_options(_TASKS, _HOST, _PORT, _PROCESSES, _DATA_DIR)
+def api(modules: tuple[str, ...], **overrides: Any) -> int:
     """HTTP only; workers are other processes.
 
-    Without JOBQUEUE_MONGODB_URI it joins the embedded server of a `jobqueue serve` with the same data folder."""
-    return _start(Roles(http=True, workers=False), (), overrides)
+    It runs no tasks. With --tasks it knows how many attempts each of them allows, and gives them to the jobs that it
+    takes. Without JOBQUEUE_MONGODB_URI it joins the embedded server of a `jobqueue serve` with the same data folder."""
+    return _start(Roles(http=True, workers=False), modules, overrides)
 
 
 @program.command()

@@ -302,6 +302,31 @@ async def test_workers_without_a_port_need_none_and_an_api_has_no_slots(
         assert [await api.stop(), await workers.stop()] == [0, 0]
 
 
+SHOP = """
+from jobqueue.tasks import task
+
+@task("email.send", max_retries=7)
+async def send(): ...
+"""
+
+
+@pytest.mark.parametrize("kind", [ServiceProcess, Processes])
+async def test_an_api_that_has_loaded_tasks_gives_their_attempts_to_jobs_and_runs_none(
+    http: aiohttp.ClientSession, settings_for: Settings, tmp_path: Path, kind: type[ServiceProcess]
+) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    env = settings_for(PROCESSES="2" if kind is Processes else "1", MAX_RETRIES="4")
+
+    async with kind("api", "--tasks", str(tmp_path / "shop.py"), env=env) as api:
+        client = Client(http, api.url)
+        wanted = [{"type": "email.send"}, {"type": "another"}, {"type": "email.send", "maxRetries": 2}]
+        jobs = [(await client.post("/jobs", each))[1] for each in wanted]
+        workers = await client.get("/workers")
+
+    assert [job["maxRetries"] for job in jobs] == [7, 4, 2]
+    assert workers == (200, [])
+
+
 async def test_what_is_wrong_is_one_sentence_whoever_finds_it(settings_for: Settings) -> None:
     env = settings_for(PROCESSES="2", SIMULATE="true", MONGODB_URI="mongodb://me:s3cr3t@127.0.0.1:1/")
 

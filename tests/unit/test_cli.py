@@ -57,7 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"jobqueue {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["fly"], ["serve", "--fast"], ["api", "--port", "web"], ["api", "--tasks", "t"]])
+@pytest.mark.parametrize("arguments", [["fly"], ["serve", "--fast"], ["api", "--port", "web"], ["api", "--workers"]])
 def test_wrong_usage_is_exit_code_2_and_says_what_is_wrong(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
