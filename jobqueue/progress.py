@@ -1,8 +1,10 @@
-"""Writes what running tasks say of their progress: the newest, at most once a second for each attempt."""
+"""Writes what running tasks say of their progress: the newest, at most once a second for each attempt, and what an
+attempt said last before its outcome."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 
 from jobqueue.clock import Clock
@@ -25,6 +27,7 @@ class ProgressReporter:
         self._newest: dict[Claim, Progress] = {}
         self._told: set[Claim] = set()
         self._writers: dict[Claim, asyncio.Task[None]] = {}
+        self._over: dict[Claim, asyncio.Event] = {}
 
     def report(self, claim: Claim, progress: Progress) -> None:
         """Take the newest progress of an attempt. May be called in any thread; never blocks."""
@@ -35,6 +38,17 @@ class ProgressReporter:
             # Not in the context of the task: a `pymongo.timeout` around this call is not about what is written here.
             self._loop.call_soon_threadsafe(self._begin, claim, context=self._context)
 
+    def holds(self, claim: Claim) -> bool:
+        """Whether something that this attempt said may still have to be written."""
+        return claim in self._newest or claim in self._writers
+
+    async def finish(self, claim: Claim) -> None:
+        """The attempt has ended: write what it said last, without a pause. What a thread of it goes on to say then is
+        not waited for."""
+        self._begin(claim)
+        self._over[claim].set()
+        await asyncio.wait([self._writers[claim]])
+
     def forget(self, claim: Claim) -> None:
         """The attempt is over."""
         self._newest.pop(claim, None)
@@ -44,14 +58,19 @@ class ProgressReporter:
     def _begin(self, claim: Claim) -> None:
         self._told.discard(claim)  # before it is looked at: what is reported from now on is told anew
         if claim not in self._writers:
-            self._writers[claim] = asyncio.create_task(self._write(claim), name="progress")
+            over = self._over[claim] = asyncio.Event()
+            self._writers[claim] = asyncio.create_task(self._write(claim, over), name="progress")
 
-    async def _write(self, claim: Claim) -> None:
+    async def _write(self, claim: Claim, over: asyncio.Event) -> None:
         try:
-            while (progress := self._newest.pop(claim, None)) is not None:
+            last = False
+            while not last and (progress := self._newest.pop(claim, None)) is not None:
+                last = over.is_set()
                 await self._jobs.report_progress(claim, progress, at=self._clock.now())
-                await asyncio.sleep(self._pause_seconds)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(over.wait(), self._pause_seconds)
         except (LeaseLost, Unavailable):
             self._newest.pop(claim, None)
         finally:
             self._writers.pop(claim, None)
+            self._over.pop(claim, None)

@@ -382,8 +382,10 @@ class WorkerPool:
     async def _report(self, attempt: Attempt, ending: Ending) -> bool:
         """See to it that the outcome is written. Returns whether it, and the attempt, was handed on for that."""
         if self._log.holds(attempt.job.id):
-            # First, so that whoever sees the outcome sees the log as well.
+            # First, so that whoever sees the outcome sees the log as well; and what is said of the progress.
             await self._log.flush(attempt.job.id)
+        if self._progress.holds(attempt.claim):
+            await self._progress.finish(attempt.claim)
         if isinstance(ending, Completed):
             self._complete_soon(attempt, ending)
             return True

@@ -243,6 +243,28 @@ async def test_progress_is_seen_while_the_job_runs(engines: Engines) -> None:
     assert (await finished(service, job)).status is Status.COMPLETED
 
 
+async def test_whoever_sees_a_job_finished_sees_the_last_of_its_progress(engines: Engines) -> None:
+    registry = Registry()
+    seen = asyncio.Event()
+
+    @registry.task("steps")
+    async def steps(context: TaskContext) -> None:
+        context.progress(10, "begun")
+        await seen.wait()
+        context.progress(100, "done")
+
+    service = await engines.start(registry)
+    job = await service.enqueue(NewJob(type="steps"))
+
+    async def shown() -> bool:
+        return (await service.get(job.id)).progress is not None
+
+    await eventually(shown, seconds=30, what="progress of a running job")
+    seen.set()
+
+    assert (await finished(service, job)).progress == Progress(percent=100, message="done")
+
+
 async def test_what_cannot_be_stored_as_a_result_fails_for_good(engines: Engines) -> None:
     registry = Registry()
 

@@ -36,11 +36,13 @@ class Shown:
         self.percents: list[float | None] = []
         self.tried = asyncio.Queue[float | None]()
         self.hurried: list[bool] = []
+        self.on_tried: Callable[[], None] = lambda: None
         self._error = error
 
     async def report_progress(self, claim: Claim, progress: Progress, *, at: datetime) -> None:
         self.tried.put_nowait(progress.percent)
         self.hurried.append(HURRY.get())
+        self.on_tried()
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -105,6 +107,44 @@ async def test_what_could_not_be_written_is_dropped_and_the_next_is_tried() -> N
 
         assert shown.percents == [2]
         reporting.forget(CLAIM)
+
+
+async def test_what_an_attempt_said_last_is_written_when_it_ends() -> None:
+    shown = Shown()
+    reporting = reporter(shown, pause_seconds=FOR_EVER)
+    reporting.report(CLAIM, Progress(percent=1))
+    await shown.tried.get()
+    reporting.report(CLAIM, Progress(percent=2))
+
+    assert reporting.holds(CLAIM)
+    await asyncio.wait_for(reporting.finish(CLAIM), 30)
+
+    assert shown.percents == [1, 2]
+    assert not reporting.holds(CLAIM)
+
+
+async def test_what_the_loop_has_not_heard_of_yet_is_written_when_the_attempt_ends() -> None:
+    shown = Shown()
+    reporting = reporter(shown, pause_seconds=FOR_EVER)
+
+    reporting.report(CLAIM, Progress(percent=1))
+    assert reporting.holds(CLAIM)
+    await asyncio.wait_for(reporting.finish(CLAIM), 30)
+
+    assert shown.percents == [1]
+
+
+async def test_a_thread_that_goes_on_reporting_does_not_hold_up_the_end() -> None:
+    shown = Shown()
+    reporting = reporter(shown, pause_seconds=FOR_EVER)
+    shown.on_tried = lambda: reporting.report(CLAIM, Progress(percent=99))
+
+    reporting.report(CLAIM, Progress(percent=1))
+    await shown.tried.get()
+    await asyncio.wait_for(reporting.finish(CLAIM), 30)
+
+    assert shown.percents[:2] == [1, 99]  # a third may have begun by now, and nobody waits for it
+    reporting.forget(CLAIM)
 
 
 async def test_a_deadline_around_the_report_is_not_one_for_the_write() -> None:

@@ -114,8 +114,9 @@ class Witness:
         self._claiming[lease_id] = len(job_ids)
 
     def _unreported(self, pool: WorkerPool) -> set[Claim]:
-        """The attempts that have not ended yet. What completed is on its way to be reported."""
-        return set(pool.running) - self._reported - {attempt.claim for attempt, _ in pool._completed}
+        """The attempts that have not ended yet. Those whose task has ended are on their way to be reported."""
+        ended = {claim for claim, each in pool._running.items() if each.context is not None and each.task is None}
+        return set(pool.running) - self._reported - ended
 
     def _won(self, job_ids: Sequence[JobId], lease_id: LeaseId, won: Claimed) -> None:
         self._claiming.pop(lease_id, None)
