@@ -7,8 +7,9 @@ import gc
 import math
 
 import pytest
+from observers import settle
 
-from jobqueue.attempt import Attempt, Executor
+from jobqueue.attempt import Attempt, Ending, Executor, Stop
 from jobqueue.context import TaskContext
 from jobqueue.job import MAX_TIMEOUT_SECONDS, Claim, Job, JobId, JsonValue, LeaseId
 from jobqueue.outcome import Completed, Retry
@@ -28,6 +29,14 @@ async def executor() -> Executor:
         context.log.info("here")
         await context.progress(50)
         return context.payload
+
+    @registry.task("catching")
+    async def catching() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "as far as it got"
+        raise AssertionError("nothing sets the event")
 
     @registry.task("failing")
     async def failing(payload: JsonValue) -> None:
@@ -64,6 +73,27 @@ async def executor() -> Executor:
 )
 async def test_the_limit_of_an_attempt(executor: Executor, job_type: str, own: float | None, limit: float) -> None:
     assert executor.timeout_seconds(Job(id=JobId("a"), type=job_type, timeout_seconds=own)) == limit
+
+
+@pytest.mark.parametrize(
+    ("why", "ending"),
+    [
+        (Stop.TIMED_OUT, Completed("as far as it got")),
+        (Stop.CANCEL_REQUESTED, Completed("as far as it got")),
+        (Stop.SHUTDOWN, Completed("as far as it got")),
+        (Stop.LEASE_LOST, None),
+    ],
+)
+async def test_a_task_that_catches_its_stop_ends_in_its_own_way(
+    executor: Executor, why: Stop, ending: Ending | None
+) -> None:
+    attempt = Attempt(Job(id=JobId("a"), type="catching"), Claim(JobId("a"), LeaseId("L")), 0.0, 1800.0)
+    performing = asyncio.create_task(executor.perform(attempt))
+    await settle()
+
+    attempt.stop(why)
+
+    assert await asyncio.wait_for(performing, 30) == ending
 
 
 @pytest.mark.usefixtures("no_collector")
