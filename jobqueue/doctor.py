@@ -215,7 +215,7 @@ USED_UP = Check(
 TOO_MANY = Check(
     "too-many-attempts",
     "these jobs had more attempts than they were allowed",
-    "nothing can be mended any more; unless `maxRetries` was lowered by hand, please report it as a bug",
+    "nothing can be mended any more; unless they were made or changed by hand, please report it as a bug",
 )
 UNKNOWN_STATUS = Check(
     "unknown-status",

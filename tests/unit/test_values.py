@@ -203,7 +203,7 @@ def test_pointers_begin_where_the_value_stands() -> None:
 
 
 STRUCTURE = ("{", "}", "[", "]", ",", ":", " ", "\t", "\f")
-KEYS = ('"a"', '"b"', '"a:b"', '"type"', '""')
+KEYS = ('"a"', '"b"', '"a:b"', '"type"', '""', '"{"', '"}]"')
 NUMBERS = (
     *("0", "-0", "-0.0", "01", "1.5", "1.", ".5", "1e5", "1E+2", "1e400", "-1e400", "5e-324", "0.30000000000000004"),
     *("1" * 18, "9" * 19, "1" * 400, "1.7976931348623159e308", "NaN", "Infinity", "-Infinity"),
@@ -223,25 +223,39 @@ def _text(random: Random, levels: int) -> str:
     return "{" + ",".join(f"{random.choice(KEYS)}: {item}" for item in items) + "}"
 
 
-def _is_plain(body: bytes) -> bool:
+def _is_plain(body: bytes, *, max_depth: int = MAX_DEPTH) -> bool:
     """Whether it was taken at a glance; then the walk must have nothing against it."""
-    value = decode_plain(body)
+    value = decode_plain(body, max_depth=max_depth)
     if value is NOT_PLAIN:
         return False
     slowly = decode_json(body)
-    assert check_value(slowly) == []
+    assert check_value(slowly, max_depth=max_depth) == []
     assert json.dumps(value) == json.dumps(slowly)  # tells 1 from 1.0 and from true, 0.0 from -0.0
     return True
 
 
-def test_what_is_taken_at_a_glance_is_what_the_walk_would_have_taken() -> None:
+@pytest.mark.parametrize("max_depth", [MAX_DEPTH, 2], ids=["as deep as may be", "less deep than most"])
+def test_what_is_taken_at_a_glance_is_what_the_walk_would_have_taken(max_depth: int) -> None:
     random = Random(20260202)
 
     texts = [_text(random, 4) for _ in range(20_000)]
     soups = ["".join(random.choices(STRUCTURE + VALUES, k=random.randrange(1, 8))) for _ in range(20_000)]
-    taken = [text for text in texts + soups if _is_plain(text.encode())]
+    taken = [text for text in texts + soups if _is_plain(text.encode(), max_depth=max_depth)]
 
     assert len(taken) > 2_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b",".join([b'{"a": ["{", "[[", 12345678901234567]}'] * 40) + b"]",
+        b'["' + b"7" * 40 + b'"]',
+        b"[" * MAX_DEPTH + b"7" + b"]" * MAX_DEPTH,
+    ],
+    ids=["many brackets", "digits of a text", "the deepest"],
+)
+def test_what_stands_in_texts_is_no_doubt(body: bytes) -> None:
+    assert _is_plain(body)
 
 
 @pytest.mark.parametrize(
