@@ -154,6 +154,10 @@ def _pointer(location: tuple[int | str, ...]) -> str:
 
 
 def _seconds(value: float) -> float:
-    if not 0 <= value < float("inf"):
+    try:
+        is_some_time = 0 <= value < float("inf")
+    except TypeError:  # a timedelta, or text
+        is_some_time = False
+    if not is_some_time:
         raise ValueError(f"seconds must be a number from 0 on, not {value!r}")
     return float(value)

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -283,11 +283,11 @@ async def test_a_signal_says_how_the_attempt_ended_whether_raised_or_returned_or
     assert await run(raises_in_a_thread, threads=threads) == expected
 
 
-@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
-def test_a_signal_takes_no_time_that_is_none(seconds: float) -> None:
-    with pytest.raises(ValueError, match="seconds"):
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), timedelta(minutes=5), "60"])
+def test_a_signal_takes_no_time_that_is_none(seconds: Any) -> None:
+    with pytest.raises(ValueError, match="seconds must be a number from 0 on"):
         Snooze(seconds)
-    with pytest.raises(ValueError, match="seconds"):
+    with pytest.raises(ValueError, match="seconds must be a number from 0 on"):
         RetryLater(after_seconds=seconds)
 
 
