@@ -6,7 +6,7 @@ full batches go beside one that is under way, so that one slow write does not ho
 seconds) and a fast store is not sent crumbs. Of many that come after a quiet time a few may go ahead: whoever waits for
 them can begin while the rest is written.
 
-Whoever waits for no batch under way (`EACH_TURN`) has only those together that were submitted in one turn of the loop.
+Who need not wait for what is under way takes `EachTurn`: together is only what is submitted in one turn of the loop.
 
 Promises: every item that was taken gets exactly one answer; a caller who is cancelled or gives up waiting
 changes nothing for the others; what waits is bounded in number and bytes. Knows nothing of MongoDB.
@@ -15,7 +15,6 @@ changes nothing for the others; what waits is bounded in number and bytes. Knows
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from jobqueue.errors import JobQueueError, QueueFull, ShuttingDown
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Task = asyncio.Task[Sequence[Answer | BaseException]]
+_Told = tuple[Answer | BaseException, TracebackType | None]
+"""An answer and, where it is an error, its traceback before any of its callers raised it."""
 
 QUIET_SECONDS = 0.1
 """Without a batch for so long, the next one is the first of a burst."""
@@ -45,10 +46,6 @@ class BatchLimits:
     in_flight: int = 3
     waiting_items: int = 50_000
     waiting_bytes: int = 64 << 20
-
-
-EACH_TURN = BatchLimits(eager=sys.maxsize)
-"""Nothing waits for a batch that is under way: what is submitted in one turn of the event loop goes together."""
 
 
 @dataclass(eq=False, slots=True)
@@ -247,6 +244,58 @@ class GroupCommit(Generic[Item, Answer]):
         self._send_what_may_go()
         for entry, answer in zip(batch, _answers_of(task, len(batch)), strict=True):
             entry.caller.take(entry.place, answer)
+
+
+class EachTurn(Generic[Item, Answer]):
+    """Hands what is submitted in one turn of the event loop to `flush` together. Nothing waits for a batch under way:
+    there is no line, and a caller costs a quarter of what it does in `GroupCommit`."""
+
+    def __init__(
+        self, flush: Callable[[Sequence[Item]], Coroutine[Any, Any, Sequence[Answer | BaseException]]], *, name: str
+    ) -> None:
+        self._flush = flush
+        self._name = name
+        self._submitted: list[tuple[Item, asyncio.Future[_Told[Answer]]]] = []
+        self._in_flight: set[Task[Answer]] = set()
+        self._closed = False
+
+    async def submit(self, item: Item) -> Answer:
+        """Answer for one item. Raises what `flush` answered, `ShuttingDown`."""
+        if self._closed:
+            raise ShuttingDown
+        loop = asyncio.get_running_loop()
+        if not self._submitted:
+            loop.call_soon(self._send)
+        told: asyncio.Future[_Told[Answer]] = loop.create_future()
+        self._submitted.append((item, told))
+        answer, traceback = await told
+        if isinstance(answer, BaseException):
+            try:
+                raise answer.with_traceback(traceback)
+            finally:
+                del answer, traceback, told  # as in `GroupCommit.submit`
+        return answer
+
+    async def aclose(self) -> None:
+        """Take nothing more, and return when everything that was taken is answered."""
+        self._closed = True
+        while self._submitted or self._in_flight:
+            self._send()
+            await asyncio.wait(self._in_flight)
+
+    def _send(self) -> None:
+        if submitted := self._submitted:
+            self._submitted = []
+            work = self._flush([item for item, _ in submitted])
+            task = asyncio.create_task(work, name=f"each turn's {self._name}")
+            self._in_flight.add(task)
+            task.add_done_callback(lambda done: self._finished(done, [told for _, told in submitted]))
+
+    def _finished(self, task: Task[Answer], told: Sequence[asyncio.Future[_Told[Answer]]]) -> None:
+        self._in_flight.discard(task)
+        for each, answer in zip(told, _answers_of(task, len(told)), strict=True):
+            if not each.done():  # else its caller was cancelled
+                each.set_result((answer, answer.__traceback__ if isinstance(answer, BaseException) else None))
 
 
 def _answers_of(task: Task[Answer], count: int) -> Sequence[Answer | BaseException]:

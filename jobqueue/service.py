@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from jobqueue.admission import Admission, AdmissionLimits
-from jobqueue.batching import EACH_TURN, GroupCommit
+from jobqueue.batching import EachTurn
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.dispatch import Dispatcher
 from jobqueue.errors import (
@@ -124,7 +124,7 @@ class JobService:
         self._first_requests = FirstRequests()
         # Many requests come in one turn of the event loop. Each step is taken for all of them before the next: what it
         # needs is in the processor's caches then, and a request takes a seventh less CPU. Nothing waits for a write.
-        self._asked_at_once = GroupCommit[NewJob, Job](self._enqueue_each, name="new jobs", limits=EACH_TURN)
+        self._asked_at_once = EachTurn[NewJob, Job](self._enqueue_each, name="new jobs")
         self._observer = observer
         self._accepting = True
 
@@ -133,7 +133,7 @@ class JobService:
 
         Raises `DuplicateJob`, `InvalidJob`, `QueueFull`, `RateLimited`, `ShuttingDown`, `OutcomeUnknown`."""
         # By way of `enqueue_many`, as all that create jobs.
-        return await self._asked_at_once.submit(new, size=0)
+        return await self._asked_at_once.submit(new)
 
     async def enqueue_once(self, new: NewJob) -> Enqueued:
         """The same for a job with an idempotency key: who repeats the request gets the first answer again.

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import traceback
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from counted_calls import calls_until
 from hand_clock import HandClock
 from observers import settle
 
-from jobqueue.batching import QUIET_SECONDS, BatchLimits, GroupCommit, Undelivered
+from jobqueue.batching import QUIET_SECONDS, BatchLimits, EachTurn, GroupCommit, Undelivered
 from jobqueue.errors import QueueFull, ShuttingDown
 
 
@@ -57,6 +57,14 @@ def commit(store: Store, **limits: int) -> GroupCommit[str, str]:
     return GroupCommit(store.flush, name="items", limits=BatchLimits(**limits))
 
 
+def each_turn(store: Store) -> EachTurn[str, str]:
+    return EachTurn(store.flush, name="items")
+
+
+Group = GroupCommit[str, str] | EachTurn[str, str]
+together = pytest.mark.parametrize("together", [commit, each_turn])
+
+
 async def burst(group: GroupCommit[str, str], store: Store, *items: str) -> list[list[str]]:
     """The batches that these items make, submitted together."""
     before = len(store.batches)
@@ -95,12 +103,17 @@ async def test_a_batch_that_took_long_leaves_no_quiet_time_behind(store: Store) 
     assert await burst(group, store, "a", "b", "c") == [["a", "b", "c"]]
 
 
-def submit(group: GroupCommit[str, str], *items: str, size: int = 1) -> list[asyncio.Task[str]]:
+def submit(group: Group, *items: str, size: int = 1) -> list[asyncio.Task[str]]:
+    if isinstance(group, EachTurn):
+        return [asyncio.create_task(group.submit(item)) for item in items]
     return [asyncio.create_task(group.submit(item, size=size)) for item in items]
 
 
-async def test_what_is_submitted_in_one_turn_goes_together_and_at_once(store: Store) -> None:
-    tasks = submit(commit(store), "a", "b", "c")
+@together
+async def test_what_is_submitted_in_one_turn_goes_together_and_at_once(
+    store: Store, together: Callable[[Store], Group]
+) -> None:
+    tasks = submit(together(store), "a", "b", "c")
 
     assert await store.batch(0) == ["a", "b", "c"]
 
@@ -189,8 +202,9 @@ async def test_a_batch_ends_where_its_bytes_do_and_a_heavy_item_goes_alone(store
     await asyncio.gather(*tasks)
 
 
-async def test_an_error_reaches_only_the_caller_it_belongs_to(store: Store) -> None:
-    tasks = submit(commit(store), "good", "bad one", "good too")
+@together
+async def test_an_error_reaches_only_the_caller_it_belongs_to(store: Store, together: Callable[[Store], Group]) -> None:
+    tasks = submit(together(store), "good", "bad one", "good too")
     await store.batch(0)
     store.answer(0)
 
@@ -200,8 +214,9 @@ async def test_an_error_reaches_only_the_caller_it_belongs_to(store: Store) -> N
     assert isinstance(answers[1], ValueError)
 
 
-async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store) -> None:
-    group = commit(store)
+@together
+async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store, together: Callable[[Store], Group]) -> None:
+    group = together(store)
     tasks = submit(group, "a", "b")
     await store.batch(0)
     store.answer(0, OSError("broken"))
@@ -215,9 +230,11 @@ async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store) -> None:
     assert await asyncio.gather(*again) == ["C"]
 
 
-async def test_who_gets_the_same_error_as_others_does_not_see_their_frames(store: Store) -> None:
-    group = commit(store)
-    callers = [asyncio.create_task(group.submit(str(number), size=1)) for number in range(100)]
+@together
+async def test_who_gets_the_same_error_as_others_does_not_see_their_frames(
+    store: Store, together: Callable[[Store], Group]
+) -> None:
+    callers = submit(together(store), *map(str, range(100)))
     await store.batch(0)
     store.answer(0, ValueError("broken"))
 
@@ -237,16 +254,19 @@ class Body:
     """What a caller has while it waits."""
 
 
+@together
 @pytest.mark.usefixtures("no_collector")
-async def test_an_error_that_was_raised_leaves_nothing_of_its_caller_to_the_garbage_collector(store: Store) -> None:
-    group = commit(store)
+async def test_an_error_that_was_raised_leaves_nothing_of_its_caller_to_the_garbage_collector(
+    store: Store, together: Callable[[Store], Group]
+) -> None:
+    group = together(store)
     held: list[weakref.ref[Body]] = []
 
     async def call() -> None:
         body = Body()
         held.append(weakref.ref(body))
         with contextlib.suppress(ValueError):
-            await group.submit("bad one", size=1)
+            await (group.submit("bad one") if isinstance(group, EachTurn) else group.submit("bad one", size=1))
 
     caller = asyncio.create_task(call())
     await store.batch(0)
@@ -256,8 +276,11 @@ async def test_an_error_that_was_raised_leaves_nothing_of_its_caller_to_the_garb
     assert held[0]() is None
 
 
-async def test_a_caller_who_is_cancelled_changes_nothing_for_the_others(store: Store) -> None:
-    tasks = submit(commit(store), "a", "b")
+@together
+async def test_a_caller_who_is_cancelled_changes_nothing_for_the_others(
+    store: Store, together: Callable[[Store], Group]
+) -> None:
+    tasks = submit(together(store), "a", "b")
     await store.batch(0)
 
     tasks[0].cancel()
@@ -336,6 +359,40 @@ async def test_closing_waits_for_every_answer_and_takes_nothing_more(store: Stor
         await store.batch(number)
         store.answer(number)
 
+    await closing
+
+    assert await asyncio.gather(*tasks) == ["A", "B"]
+
+
+async def test_what_is_submitted_in_another_turn_waits_for_no_batch_under_way(store: Store) -> None:
+    group = each_turn(store)
+    first = submit(group, "a")
+    await store.batch(0)
+
+    second = submit(group, "b", "c")
+    assert await store.batch(1) == ["b", "c"]
+
+    store.answer(1)
+    assert await asyncio.gather(*second) == ["B", "C"]
+    assert not first[0].done()
+    store.answer(0)
+    assert await asyncio.gather(*first) == ["A"]
+
+
+async def test_closing_sends_what_this_turn_has_and_waits_for_every_answer(store: Store) -> None:
+    group = each_turn(store)
+    tasks = submit(group, "a")
+    await store.batch(0)
+    tasks += submit(group, "b")
+    closing = asyncio.create_task(group.aclose())
+    await store.batch(1)
+    with pytest.raises(ShuttingDown):
+        await group.submit("c")
+
+    for number in range(2):
+        assert not closing.done()
+        store.answer(number)
+        await settle()
     await closing
 
     assert await asyncio.gather(*tasks) == ["A", "B"]
