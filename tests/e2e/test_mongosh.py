@@ -125,7 +125,7 @@ def check(found: Mapping[str, Any]) -> None:
     assert ids(running) == ["sleep-1", "sleep-2"]
     assert all(job["lease"]["workerId"] for job in running)
     assert ids(found["Whose worker is gone"]) == ["sleep-1"]
-    (process,) = found["Which processes are there"]
+    (process,) = found["Which processes with workers are there"]
     assert {job["lease"]["workerId"] for job in running} == {process["_id"]}
     (failure,) = found["What failed today, by type"]
     assert failure["_id"] == {"type": "fail", "error": "jobqueue.builtin.TaskFailed"}
