@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+from typing import NamedTuple
 
 from jobqueue.clock import Clock
 from jobqueue.errors import LeaseLost, Unavailable
@@ -13,6 +14,13 @@ from jobqueue.job import Claim, Progress
 from jobqueue.repository import JobRepository
 
 PAUSE_SECONDS = 1.0
+
+
+class _Writer(NamedTuple):
+    """Who writes what one attempt says, and the sign that the attempt has ended."""
+
+    task: asyncio.Task[None]
+    over: asyncio.Event
 
 
 class ProgressReporter:
@@ -26,8 +34,7 @@ class ProgressReporter:
         self._context = contextvars.copy_context()
         self._newest: dict[Claim, Progress] = {}
         self._told: set[Claim] = set()
-        self._writers: dict[Claim, asyncio.Task[None]] = {}
-        self._over: dict[Claim, asyncio.Event] = {}
+        self._writers: dict[Claim, _Writer] = {}
 
     def report(self, claim: Claim, progress: Progress) -> None:
         """Take the newest progress of an attempt. May be called in any thread; never blocks."""
@@ -35,8 +42,7 @@ class ProgressReporter:
         # Once until the loop has heard of it, however often a task reports that never lets go of the loop.
         if claim not in self._told:
             self._told.add(claim)
-            # Not in the context of the task: a `pymongo.timeout` around this call is not about what is written here.
-            self._loop.call_soon_threadsafe(self._begin, claim, context=self._context)
+            self._loop.call_soon_threadsafe(self._begin, claim)
 
     def holds(self, claim: Claim) -> bool:
         """Whether something that this attempt said may still have to be written."""
@@ -45,21 +51,25 @@ class ProgressReporter:
     async def finish(self, claim: Claim) -> None:
         """The attempt has ended: write what it said last, without a pause. What a thread of it goes on to say then is
         not waited for."""
-        self._begin(claim)
-        self._over[claim].set()
-        await asyncio.wait([self._writers[claim]])
+        writer = self._begin(claim)
+        writer.over.set()
+        await asyncio.wait([writer.task])
 
     def forget(self, claim: Claim) -> None:
         """The attempt is over."""
         self._newest.pop(claim, None)
         if writer := self._writers.pop(claim, None):
-            writer.cancel()
+            writer.task.cancel()
 
-    def _begin(self, claim: Claim) -> None:
+    def _begin(self, claim: Claim) -> _Writer:
         self._told.discard(claim)  # before it is looked at: what is reported from now on is told anew
-        if claim not in self._writers:
-            over = self._over[claim] = asyncio.Event()
-            self._writers[claim] = asyncio.create_task(self._write(claim, over), name="progress")
+        writer = self._writers.get(claim)
+        if writer is None:
+            over = asyncio.Event()
+            # Not in the context of the task: a `pymongo.timeout` around its report is not about what is written here.
+            task = self._loop.create_task(self._write(claim, over), name="progress", context=self._context.copy())
+            writer = self._writers[claim] = _Writer(task, over)
+        return writer
 
     async def _write(self, claim: Claim, over: asyncio.Event) -> None:
         try:
@@ -73,4 +83,3 @@ class ProgressReporter:
             self._newest.pop(claim, None)
         finally:
             self._writers.pop(claim, None)
-            self._over.pop(claim, None)

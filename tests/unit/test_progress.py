@@ -158,6 +158,18 @@ async def test_a_deadline_around_the_report_is_not_one_for_the_write() -> None:
     reporting.forget(CLAIM)
 
 
+async def test_a_deadline_around_the_end_is_not_one_for_the_last_write() -> None:
+    shown = Shown()
+    reporting = reporter(shown, pause_seconds=FOR_EVER)
+    reporting.report(CLAIM, Progress(percent=1))
+    hurried = contextvars.copy_context()
+    hurried.run(HURRY.set, True)
+
+    await asyncio.create_task(reporting.finish(CLAIM), context=hurried)
+
+    assert shown.hurried == [False]
+
+
 async def test_a_task_that_never_lets_go_of_the_loop_does_not_fill_it_with_reports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
