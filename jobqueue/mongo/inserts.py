@@ -199,7 +199,7 @@ def _prepare(job: Job) -> NewDocument | InvalidJob:
 
 
 def _as_answer(answer: Answer | BaseException, new: NewDocument) -> Answer:
-    if isinstance(answer, (Job, JobQueueError)):
+    if isinstance(answer, (Job, JobQueueError)):  # not `|`, which makes a union anew for each
         return answer
     if isinstance(answer, Undelivered) and not answer.sent:
         return Unavailable(f"cannot {WHAT}: too much is waiting to be written")

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import pytest
 from counted_calls import calls_until
@@ -62,7 +63,7 @@ def each_turn(store: Store) -> EachTurn[str, str]:
 
 
 Group = GroupCommit[str, str] | EachTurn[str, str]
-together = pytest.mark.parametrize("together", [commit, each_turn])
+each_kind = pytest.mark.parametrize("make", [commit, each_turn])
 
 
 async def burst(group: GroupCommit[str, str], store: Store, *items: str) -> list[list[str]]:
@@ -103,17 +104,19 @@ async def test_a_batch_that_took_long_leaves_no_quiet_time_behind(store: Store) 
     assert await burst(group, store, "a", "b", "c") == [["a", "b", "c"]]
 
 
+def ask(group: Group, item: str, *, size: int = 1) -> Coroutine[Any, Any, str]:
+    return group.submit(item) if isinstance(group, EachTurn) else group.submit(item, size=size)
+
+
 def submit(group: Group, *items: str, size: int = 1) -> list[asyncio.Task[str]]:
-    if isinstance(group, EachTurn):
-        return [asyncio.create_task(group.submit(item)) for item in items]
-    return [asyncio.create_task(group.submit(item, size=size)) for item in items]
+    return [asyncio.create_task(ask(group, item, size=size)) for item in items]
 
 
-@together
+@each_kind
 async def test_what_is_submitted_in_one_turn_goes_together_and_at_once(
-    store: Store, together: Callable[[Store], Group]
+    store: Store, make: Callable[[Store], Group]
 ) -> None:
-    tasks = submit(together(store), "a", "b", "c")
+    tasks = submit(make(store), "a", "b", "c")
 
     assert await store.batch(0) == ["a", "b", "c"]
 
@@ -202,9 +205,9 @@ async def test_a_batch_ends_where_its_bytes_do_and_a_heavy_item_goes_alone(store
     await asyncio.gather(*tasks)
 
 
-@together
-async def test_an_error_reaches_only_the_caller_it_belongs_to(store: Store, together: Callable[[Store], Group]) -> None:
-    tasks = submit(together(store), "good", "bad one", "good too")
+@each_kind
+async def test_an_error_reaches_only_the_caller_it_belongs_to(store: Store, make: Callable[[Store], Group]) -> None:
+    tasks = submit(make(store), "good", "bad one", "good too")
     await store.batch(0)
     store.answer(0)
 
@@ -214,9 +217,9 @@ async def test_an_error_reaches_only_the_caller_it_belongs_to(store: Store, toge
     assert isinstance(answers[1], ValueError)
 
 
-@together
-async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store, together: Callable[[Store], Group]) -> None:
-    group = together(store)
+@each_kind
+async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store, make: Callable[[Store], Group]) -> None:
+    group = make(store)
     tasks = submit(group, "a", "b")
     await store.batch(0)
     store.answer(0, OSError("broken"))
@@ -230,11 +233,11 @@ async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store, together:
     assert await asyncio.gather(*again) == ["C"]
 
 
-@together
+@each_kind
 async def test_who_gets_the_same_error_as_others_does_not_see_their_frames(
-    store: Store, together: Callable[[Store], Group]
+    store: Store, make: Callable[[Store], Group]
 ) -> None:
-    callers = submit(together(store), *map(str, range(100)))
+    callers = submit(make(store), *map(str, range(100)))
     await store.batch(0)
     store.answer(0, ValueError("broken"))
 
@@ -254,19 +257,19 @@ class Body:
     """What a caller has while it waits."""
 
 
-@together
+@each_kind
 @pytest.mark.usefixtures("no_collector")
 async def test_an_error_that_was_raised_leaves_nothing_of_its_caller_to_the_garbage_collector(
-    store: Store, together: Callable[[Store], Group]
+    store: Store, make: Callable[[Store], Group]
 ) -> None:
-    group = together(store)
+    group = make(store)
     held: list[weakref.ref[Body]] = []
 
     async def call() -> None:
         body = Body()
         held.append(weakref.ref(body))
         with contextlib.suppress(ValueError):
-            await (group.submit("bad one") if isinstance(group, EachTurn) else group.submit("bad one", size=1))
+            await ask(group, "bad one")
 
     caller = asyncio.create_task(call())
     await store.batch(0)
@@ -276,11 +279,11 @@ async def test_an_error_that_was_raised_leaves_nothing_of_its_caller_to_the_garb
     assert held[0]() is None
 
 
-@together
+@each_kind
 async def test_a_caller_who_is_cancelled_changes_nothing_for_the_others(
-    store: Store, together: Callable[[Store], Group]
+    store: Store, make: Callable[[Store], Group]
 ) -> None:
-    tasks = submit(together(store), "a", "b")
+    tasks = submit(make(store), "a", "b")
     await store.batch(0)
 
     tasks[0].cancel()
