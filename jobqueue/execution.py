@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from jobqueue.context import TaskContext
 from jobqueue.job import MAX_RESULT_BYTES, JsonValue
-from jobqueue.loop import is_being_cancelled
+from jobqueue.loop import is_being_cancelled, task_of_this_step
 from jobqueue.outcome import Completed, Outcome, PermanentFailure, Retry, Signal, describe
 from jobqueue.tasks import Task
 from jobqueue.threads import ThreadRunner
@@ -26,11 +26,13 @@ class InvalidResult(PermanentFailure):
 
 
 async def execute(task: Task, context: TaskContext, payload: JsonValue, *, threads: ThreadRunner) -> Outcome:
-    """Run one attempt and say how it ended. Nothing that a task raises gets out of here, `SystemExit` and
-    `KeyboardInterrupt` included (a process is stopped by signals, not by its tasks): all are failed attempts.
+    """Run one attempt and say how it ended. Nothing that a task raises gets out of here, `SystemExit`,
+    `KeyboardInterrupt` and `GeneratorExit` included (a process is stopped by signals, not by its tasks): all are
+    failed attempts.
 
     Raises `CancelledError` only when this very attempt is being cancelled; a task that lets one from elsewhere
     escape has failed like any other."""
+    running = asyncio.current_task()
     try:
         returned = await task.run(context, payload, threads=threads)
         return returned.outcome() if isinstance(returned, Signal) else _completed(returned)
@@ -39,8 +41,10 @@ async def execute(task: Task, context: TaskContext, payload: JsonValue, *, threa
             return _failed(error, context)
         context.interrupt()
         raise
-    except GeneratorExit:  # this coroutine is being closed; there is nobody left to tell
-        raise
+    except GeneratorExit as error:
+        if task_of_this_step() is not running:  # this coroutine is being closed; there is nobody left to tell
+            raise
+        return _failed(error, context)
     except BaseException as error:
         return _outcome_of(error, context)
 

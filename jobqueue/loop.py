@@ -109,3 +109,11 @@ def is_being_cancelled() -> bool:
     """Whether the current task is asked to end, so that a `CancelledError` in it is its own, not one from elsewhere."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def task_of_this_step() -> asyncio.Task[Any] | None:
+    """The task that runs right now. None outside of an event loop, where a coroutine that nobody wants is closed."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None

@@ -5,7 +5,7 @@ import functools
 import re
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -345,7 +345,7 @@ async def test_the_class_of_an_error_is_told_with_its_module(threads: ThreadRunn
     assert outcome == Failed(Failure(f"{__name__}.CardDeclined", "expired"))
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
 @pytest.mark.parametrize("plain", [False, True])
 async def test_a_task_cannot_end_the_worker(error: BaseException, plain: bool, threads: ThreadRunner) -> None:
     def fail() -> None:
@@ -358,6 +358,22 @@ async def test_a_task_cannot_end_the_worker(error: BaseException, plain: bool, t
 
     assert isinstance(outcome, Retry)
     assert outcome.error.type == type(error).__name__
+
+
+def test_an_attempt_that_is_closed_with_its_loop_says_nothing() -> None:
+    async def wait() -> None:
+        await asyncio.Future()
+
+    async def begin() -> Coroutine[object, object, Outcome]:
+        attempt = execute(a_task(wait), a_context(), None, threads=ThreadRunner())
+        attempt.send(None)
+        return attempt
+
+    begun = asyncio.run(begin())
+    with capture_logs() as lines:
+        begun.close()
+
+    assert lines == []
 
 
 async def test_being_cancelled_is_no_outcome_and_the_context_says_so(threads: ThreadRunner) -> None:
