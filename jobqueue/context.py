@@ -39,7 +39,7 @@ class TaskContext:
 
     @property
     def payload(self) -> JsonValue:
-        """What the job was given, as it was given."""
+        """What the job was given. A task without an annotated payload gets this very object: it changes it here too."""
         return self.job.payload
 
     @property
