@@ -26,7 +26,7 @@ from jobqueue.values import MAX_DEPTH, NOT_PLAIN, decode_json, decode_plain
 READ_AT_ONCE = 128 << 10
 """Bytes of JSON that take some milliseconds to read. More are read in a thread, since 16 MiB take seconds."""
 
-PLAIN_BYTES = 1 << 20
+GLANCE_BYTES = 1 << 20
 """More than this are read by the scanner: at any object or integer others may get the interpreter lock."""
 
 TURN_SECONDS = 0.005
@@ -144,7 +144,7 @@ def _line(line: bytes) -> Item:
 
 def _decode(body: bytes) -> tuple[JsonValue, Callable[[JsonValue], NewJobBody]]:
     """What a text says, and how to read its elements."""
-    plain = decode_plain(body, most_bytes=PLAIN_BYTES, max_depth=MAX_DEPTH + 1 + NewJobBody.wrapping)
+    plain = decode_plain(body, most_bytes=GLANCE_BYTES, max_depth=MAX_DEPTH + 1 + NewJobBody.wrapping)
     return (plain, NewJobBody.read_plain) if plain is not NOT_PLAIN else (decode_json(body), NewJobBody.read)
 
 
