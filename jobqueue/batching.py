@@ -18,6 +18,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -49,26 +50,32 @@ class BatchLimits:
 
 
 @dataclass(eq=False, slots=True)
-class _Caller(Generic[Answer]):
-    """Who waits for the answers to what was submitted together: one future, however many items there are.
+class _Caller(Generic[Item, Answer]):
+    """Who waits for the answers to what was submitted together: one future, one place in the line, however many items
+    there are. They go in their order.
 
     Errors are held as values: one whose caller is gone must not be reported as "never retrieved"."""
 
+    items: Sequence[Item]
+    sizes: Sequence[int]
+    taken: int
+    """So many of the items, the first ones, were let into the line."""
     answers: list[Answer | BaseException]
-    missing: int
     woken: asyncio.Future[None]
-    numbers: range
-    """Those of its items in the line."""
+    sent: int = 0
+    """So many of those have left it."""
+    answered: int = 0
     traceback: TracebackType | None = None
-    """Where the last of them that is an error was raised, before any caller raises it too."""
+    """Where the last answer, if it is an error, was raised, before any caller raises it too."""
 
-    def take(self, place: int, answer: Answer | BaseException) -> None:
-        """The answer to one of the items."""
-        if isinstance(answer, BaseException):
-            self.traceback = answer.__traceback__
-        self.answers[place] = answer
-        self.missing -= 1
-        if not self.missing:
+    def take(self, place: int, answers: Sequence[Answer | BaseException]) -> None:
+        """The answers to the items from this one on."""
+        last = answers[-1]
+        if isinstance(last, BaseException):
+            self.traceback = last.__traceback__
+        self.answers[place : place + len(answers)] = answers
+        self.answered += len(answers)
+        if self.answered == len(self.items):
             self.wake()
 
     def wake(self) -> None:
@@ -78,13 +85,12 @@ class _Caller(Generic[Answer]):
             self.woken.set_result(None)
 
 
-class _Entry(NamedTuple, Generic[Item, Answer]):
-    """One item in the line, and where its answer belongs."""
+class _Part(NamedTuple, Generic[Item, Answer]):
+    """What one caller has in a batch: its items from `start` to before `stop`."""
 
-    item: Item
-    size: int
-    caller: _Caller[Answer]
-    place: int
+    caller: _Caller[Item, Answer]
+    start: int
+    stop: int
 
 
 class Undelivered(Exception):
@@ -95,7 +101,7 @@ class Undelivered(Exception):
         self.sent = sent
 
 
-SENT = Undelivered(sent=True)
+SENT, NOT_SENT = Undelivered(sent=True), Undelivered(sent=False)
 
 
 class GroupCommit(Generic[Item, Answer]):
@@ -114,10 +120,10 @@ class GroupCommit(Generic[Item, Answer]):
         self._flush = flush
         self._name = name
         self._limits = limits
-        # By number, so that whoever gives up is taken out at once, however many others wait.
-        self._line: OrderedDict[int, _Entry[Item, Answer]] = OrderedDict()
-        self._line_bytes = 0
-        self._next_number = 0
+        # No list, so that whoever gives up is taken out at once, however many others wait.
+        self._line: OrderedDict[_Caller[Item, Answer], None] = OrderedDict()
+        self._waiting_items = 0
+        self._waiting_bytes = 0
         self._in_flight: set[Task[Answer]] = set()
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._answered_at = float("-inf")
@@ -126,7 +132,7 @@ class GroupCommit(Generic[Item, Answer]):
 
     async def submit(self, item: Item, *, size: int) -> Answer:
         """Answer for one item of `size` bytes. Raises what `flush` answered, `QueueFull`, `ShuttingDown`."""
-        caller = await self._wait([(item, size)])
+        caller = await self._wait([item], [size])
         [answer] = caller.answers
         if isinstance(answer, BaseException):
             try:
@@ -139,15 +145,16 @@ class GroupCommit(Generic[Item, Answer]):
         return answer
 
     async def submit_all(
-        self, items: Sequence[tuple[Item, int]], *, seconds: float | None = None
+        self, items: Sequence[Item], sizes: Sequence[int], *, seconds: float | None = None
     ) -> Sequence[Answer | BaseException]:
-        """Answers for many items, each with its size, in their order. What `submit` would raise is an answer here,
-        and so is `Undelivered`, for those that have none after `seconds`."""
+        """Answers for many items of so many bytes, in their order. What `submit` would raise is an answer here, and so
+        is `Undelivered`, for those that have none after `seconds`. Where there is no room for one of them there is none
+        for those after it."""
         if not items:
             return []
-        caller = await self._wait(items, seconds)
+        caller = await self._wait(items, sizes, seconds)
         # Of those that were sent, answers may come yet.
-        return caller.answers if not caller.missing else caller.answers.copy()
+        return caller.answers if caller.answered == len(items) else caller.answers.copy()
 
     async def aclose(self) -> None:
         """Take nothing more, and return when everything that was taken is answered."""
@@ -156,45 +163,57 @@ class GroupCommit(Generic[Item, Answer]):
             self._send_what_may_go()
             await asyncio.wait(self._in_flight)
 
-    async def _wait(self, items: Sequence[tuple[Item, int]], seconds: float | None = None) -> _Caller[Answer]:
+    async def _wait(
+        self, items: Sequence[Item], sizes: Sequence[int], seconds: float | None = None
+    ) -> _Caller[Item, Answer]:
         loop = asyncio.get_running_loop()
-        caller = self._line_up(items, loop.create_future())
+        caller = self._line_up(items, sizes, loop.create_future())
         timer = loop.call_later(seconds, caller.wake) if seconds is not None else None
         try:
             await caller.woken
         finally:
             if timer is not None:
                 timer.cancel()
-        if caller.missing:
+        if caller in self._line:
             self._withdraw(caller)
         return caller
 
-    def _line_up(self, items: Sequence[tuple[Item, int]], woken: asyncio.Future[None]) -> _Caller[Answer]:
-        numbers = range(self._next_number, self._next_number + len(items))
-        self._next_number = numbers.stop
-        caller: _Caller[Answer] = _Caller([SENT] * len(items), len(items), woken, numbers)
-        for place, (item, size) in enumerate(items):
-            room = (
-                len(self._line) < self._limits.waiting_items and self._line_bytes + size <= self._limits.waiting_bytes
-            )
-            if room and not self._closed:
-                self._line[numbers[place]] = _Entry(item, size, caller, place)
-                self._line_bytes += size
-            else:
-                caller.take(place, self._refusal())
+    def _line_up(
+        self, items: Sequence[Item], sizes: Sequence[int], woken: asyncio.Future[None]
+    ) -> _Caller[Item, Answer]:
+        taken, size = (0, 0) if self._closed else _fitting(sizes, *self._room())
+        caller: _Caller[Item, Answer] = _Caller(items, sizes, taken, [SENT] * len(items), woken)
+        if taken:
+            self._line[caller] = None
+            self._waiting_items += taken
+            self._waiting_bytes += size
+        if refused := len(items) - taken:
+            caller.take(taken, [self._refusal()] * refused)
         if not self._scheduled:
             self._schedule()
         return caller
 
+    def _room(self) -> tuple[int, int]:
+        """How many more items, and bytes, may wait."""
+        limits = self._limits
+        return limits.waiting_items - self._waiting_items, limits.waiting_bytes - self._waiting_bytes
+
     def _refusal(self) -> JobQueueError:
         return ShuttingDown() if self._closed else QueueFull(f"too many {self._name} are waiting to be written")
 
-    def _withdraw(self, caller: _Caller[Answer]) -> None:
+    def _withdraw(self, caller: _Caller[Item, Answer]) -> None:
         """Take back what was not sent yet."""
-        for number in caller.numbers:
-            if (entry := self._line.pop(number, None)) is not None:
-                self._line_bytes -= entry.size
-                caller.answers[entry.place] = Undelivered(sent=False)
+        waiting = slice(caller.sent, caller.taken)
+        caller.answers[waiting] = [NOT_SENT] * (caller.taken - caller.sent)
+        self._leave(caller, caller.taken, sum(caller.sizes[waiting]))
+
+    def _leave(self, caller: _Caller[Item, Answer], stop: int, size: int) -> None:
+        """Its items before `stop` wait no more; `size` is the bytes of those that did until now."""
+        self._waiting_items -= stop - caller.sent
+        self._waiting_bytes -= size
+        caller.sent = stop
+        if stop == caller.taken:
+            del self._line[caller]
 
     def _schedule(self) -> None:
         # One turn later, so that everything submitted in this turn of the loop goes together.
@@ -209,41 +228,56 @@ class GroupCommit(Generic[Item, Answer]):
     def _may_send(self) -> bool:
         if len(self._in_flight) < self._limits.eager:
             return True
-        full = len(self._line) >= self._limits.items or self._line_bytes >= self._limits.bytes
+        full = self._waiting_items >= self._limits.items or self._waiting_bytes >= self._limits.bytes
         return full and len(self._in_flight) < self._limits.in_flight
 
-    def _next_batch(self) -> list[_Entry[Item, Answer]]:
-        batch: list[_Entry[Item, Answer]] = []
-        size, most = 0, self._limits.items
+    def _next_batch(self) -> list[_Part[Item, Answer]]:
+        batch: list[_Part[Item, Answer]] = []
+        room, room_bytes = self._limits.items, self._limits.bytes
         if self._limits.first is not None and self._is_quiet():
-            most = self._limits.first
-        while self._line and len(batch) < most:
-            number, entry = self._line.popitem(last=False)
-            if batch and size + entry.size > self._limits.bytes:
-                self._line[number] = entry
-                self._line.move_to_end(number, last=False)
+            room = self._limits.first
+        while self._line:
+            caller = next(iter(self._line))
+            count, size = _fitting(caller.sizes[caller.sent : caller.taken], room, room_bytes)
+            if not count and not batch:
+                count, size = 1, caller.sizes[caller.sent]  # one that is larger than a batch goes by itself
+            if not count:
                 break
-            self._line_bytes -= entry.size
-            size += entry.size
-            batch.append(entry)
+            batch.append(_Part(caller, caller.sent, caller.sent + count))
+            self._leave(caller, caller.sent + count, size)
+            room, room_bytes = room - count, room_bytes - size
         return batch
 
     def _is_quiet(self) -> bool:
         return not self._in_flight and self._clock() - self._answered_at > QUIET_SECONDS
 
-    def _send(self, batch: list[_Entry[Item, Answer]]) -> None:
-        work = self._flush([entry.item for entry in batch])
+    def _send(self, batch: Sequence[_Part[Item, Answer]]) -> None:
+        work = self._flush([item for caller, start, stop in batch for item in caller.items[start:stop]])
         task = asyncio.create_task(work, name=f"group commit of {self._name}")
         self._in_flight.add(task)
         task.add_done_callback(lambda done: self._finished(done, batch))
 
-    def _finished(self, task: Task[Answer], batch: list[_Entry[Item, Answer]]) -> None:
+    def _finished(self, task: Task[Answer], batch: Sequence[_Part[Item, Answer]]) -> None:
         self._in_flight.discard(task)
         self._answered_at = self._clock()
         # Before anybody is answered: the store works on the next ones while these callers go on.
         self._send_what_may_go()
-        for entry, answer in zip(batch, _answers_of(task, len(batch)), strict=True):
-            entry.caller.take(entry.place, answer)
+        answers = iter(_answers_of(task, sum(stop - start for _, start, stop in batch)))
+        for caller, start, stop in batch:
+            caller.take(start, list(islice(answers, stop - start)))
+
+
+def _fitting(sizes: Sequence[int], most: int, most_bytes: int) -> tuple[int, int]:
+    """How many of these fit, from the first on, and how many bytes they have together."""
+    size = sum(sizes)
+    if len(sizes) <= most and size <= most_bytes:
+        return len(sizes), size
+    count = size = 0
+    for each in sizes[:most]:
+        if size + each > most_bytes:
+            break
+        count, size = count + 1, size + each
+    return count, size
 
 
 class EachTurn(Generic[Item, Answer]):

@@ -86,9 +86,10 @@ class Inserts:
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Answer]:
         """Store jobs; one answer for each."""
         prepared = [_prepare(job) for job in jobs]
-        items = [(new, len(new.encoded)) for new in prepared if isinstance(new, NewDocument)]
-        answers = iter(await self._commit.submit_all(items, seconds=self._patience))
-        return [_as_answer(next(answers), new) if isinstance(new, NewDocument) else new for new in prepared]
+        new = [each for each in prepared if isinstance(each, NewDocument)]
+        sizes = [len(each.encoded) for each in new]
+        answers = iter(await self._commit.submit_all(new, sizes, seconds=self._patience))
+        return [_as_answer(next(answers), each) if isinstance(each, NewDocument) else each for each in prepared]
 
     async def aclose(self) -> None:
         """Write what waits."""

@@ -66,9 +66,10 @@ class Outcomes:
     async def write_all(self, outcomes: Sequence[Outcome]) -> Sequence[BaseException | None]:
         """The same for many, which one caller waits for. What `write` would raise is an answer here."""
         try:
-            return await self._commit.submit_all([(outcome, _size(outcome)) for outcome in outcomes])
+            sizes = [_size(outcome) for outcome in outcomes]
         except InvalidJob:
             return await asyncio.gather(*(self.write(outcome) for outcome in outcomes), return_exceptions=True)
+        return await self._commit.submit_all(outcomes, sizes)
 
     async def aclose(self) -> None:
         """Write what waits."""

@@ -70,7 +70,7 @@ class Pages:
         await self._looks.aclose()
 
     async def document(self, job_id: str) -> Mapping[str, Any] | None:
-        [found] = await self._looks.submit_all([(job_id, len(job_id))], seconds=CLIENT_SECONDS)
+        [found] = await self._looks.submit_all([job_id], [len(job_id)], seconds=CLIENT_SECONDS)
         if isinstance(found, PyMongoError):
             raise unavailable(READ, found) from found
         if isinstance(found, Undelivered):

@@ -69,7 +69,7 @@ each_kind = pytest.mark.parametrize("make", [commit, each_turn])
 async def burst(group: GroupCommit[str, str], store: Store, *items: str) -> list[list[str]]:
     """The batches that these items make, submitted together."""
     before = len(store.batches)
-    answers = asyncio.create_task(group.submit_all([(item, 1) for item in items]))
+    answers = asyncio.create_task(group.submit_all(items, [1] * len(items)))
     answered = before
     while not answers.done():
         await store.batch(answered)
@@ -311,9 +311,9 @@ async def test_what_is_too_much_is_refused_by_number_and_by_bytes(store: Store) 
 
 async def test_a_callers_time_is_over_and_it_is_told_whether_its_item_was_sent(store: Store) -> None:
     group = commit(store)
-    sent = asyncio.create_task(group.submit_all([("a", 1)], seconds=0.01))
+    sent = asyncio.create_task(group.submit_all(["a"], [1], seconds=0.01))
     await store.batch(0)
-    waiting = asyncio.create_task(group.submit_all([("b", 1)], seconds=0.01))
+    waiting = asyncio.create_task(group.submit_all(["b"], [1], seconds=0.01))
 
     answers = [*await sent, *await waiting]
 
@@ -327,7 +327,7 @@ async def test_who_gives_up_costs_the_same_however_many_others_wait() -> None:
     async def give_up(number: int) -> None:
         store = Store()
         group = commit(store, items=1)
-        answers = await asyncio.gather(*(group.submit_all([("a", 1)], seconds=0.01) for _ in range(number)))
+        answers = await asyncio.gather(*(group.submit_all(["a"], [1], seconds=0.01) for _ in range(number)))
         assert sum(isinstance(answer, Undelivered) and not answer.sent for [answer] in answers) == number - 3
         for sent in range(3):
             store.answer(sent)
@@ -339,7 +339,7 @@ async def test_who_gives_up_costs_the_same_however_many_others_wait() -> None:
 
 async def test_many_items_of_one_caller_each_get_their_own_answer(store: Store) -> None:
     group = commit(store, waiting_items=3)
-    mine = asyncio.create_task(group.submit_all([("a", 1), ("bad one", 1), ("c", 1), ("too much", 1)], seconds=30))
+    mine = asyncio.create_task(group.submit_all(["a", "bad one", "c", "too much"], [1] * 4, seconds=30))
     await store.batch(0)
     store.answer(0)
 
@@ -347,6 +347,39 @@ async def test_many_items_of_one_caller_each_get_their_own_answer(store: Store) 
 
     assert (first, third) == ("A", "C")
     assert isinstance(bad, ValueError)
+    assert isinstance(refused, QueueFull)
+
+
+async def test_what_one_caller_brings_is_cut_where_a_batch_is_full_and_the_rest_goes_with_that_of_others(
+    store: Store,
+) -> None:
+    group = commit(store, items=2, bytes=10, in_flight=1)
+    tasks = [
+        asyncio.create_task(group.submit_all(items, sizes))
+        for items, sizes in ((["a", "b", "c"], [1, 1, 1]), (["d", "heavy", "e"], [1, 99, 9]), (["f"], [2]))
+    ]
+
+    for number, expected in enumerate([["a", "b"], ["c", "d"], ["heavy"], ["e"], ["f"]]):
+        assert await store.batch(number) == expected
+        store.answer(number)
+
+    assert [list(await task) for task in tasks] == [["A", "B", "C"], ["D", "HEAVY", "E"], ["F"]]
+
+
+async def test_who_gives_up_when_a_part_was_sent_is_told_which_and_makes_room(store: Store) -> None:
+    group = commit(store, items=2, in_flight=1, waiting_items=3, waiting_bytes=20)
+
+    answers = await group.submit_all(["a", "b", "c"], [1, 1, 10], seconds=0.01)
+
+    assert store.batches == [["a", "b"]]
+    assert [answer.sent for answer in answers if isinstance(answer, Undelivered)] == [True, True, False]
+    others = asyncio.create_task(group.submit_all(["d", "e", "f", "one too many"], [1, 1, 18, 1]))
+    for number, expected in enumerate([["d", "e"], ["f"]], start=1):
+        store.answer(number - 1)
+        assert await store.batch(number) == expected
+    store.answer(2)
+    *taken, refused = await others
+    assert taken == ["D", "E", "F"]
     assert isinstance(refused, QueueFull)
 
 
