@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeGuard
 
 from bson import Binary, DatetimeMS, DBRef, Decimal128, Int64, ObjectId
@@ -60,7 +61,15 @@ READING: dict[str, Any] = {
 
 CODEC: CodecOptions[Any] = CodecOptions(**READING)
 
-STORED_NAMES = [(name, to_camel(name), name in NESTED) for name in Job.model_fields if name not in ("id", "payload")]
+SELDOM_SET = [
+    (name, to_camel(name), name in NESTED)
+    for name, field in Job.model_fields.items()
+    if field.exclude_if is not None and name != "insert_id"
+]
+"""Fields that are absent while they are not set, as they mostly are of new jobs, and their names in MongoDB."""
+
+seldom_set_of = itemgetter(*(name for name, _, _ in SELDOM_SET))
+NONE_SET = (None,) * len(SELDOM_SET)
 
 
 class Unreadable(Exception):
@@ -70,12 +79,26 @@ class Unreadable(Exception):
 def to_document(job: Job) -> dict[str, Any]:
     """The document of a job, ready to insert."""
     fields = vars(job)
-    document: dict[str, Any] = {"_id": str(job.id), "payload": job.payload}
-    for name, stored, nested in STORED_NAMES:
-        if (value := fields[name]) is not None:
-            document[stored] = _dumped(value) if nested else _zoneless(value) if type(value) is datetime else value
-    document["status"] = job.status._value_  # `value` is a property that Python itself takes twenty times as long for
-    document["seq"] = Int64(job.seq)
+    document: dict[str, Any] = {
+        "_id": fields["id"],
+        "type": fields["type"],
+        "queue": fields["queue"],
+        "payload": fields["payload"],
+        "priority": fields["priority"],
+        "status": fields["status"]._value_,  # `value` is a property that Python itself takes twenty times as long for
+        "retryCount": fields["retry_count"],
+        "maxRetries": fields["max_retries"],
+        "runAt": _zoneless(fields["run_at"]),
+        "createdAt": _zoneless(fields["created_at"]),
+        "updatedAt": _zoneless(fields["updated_at"]),
+        "seq": Int64(fields["seq"]),
+    }
+    if (insert_id := fields["insert_id"]) is not None:
+        document["insertId"] = insert_id
+    if seldom_set_of(fields) != NONE_SET:  # at one glance, since a look at each costs as much as all of the above
+        for name, stored, nested in SELDOM_SET:
+            if (value := fields[name]) is not None:
+                document[stored] = _dumped(value) if nested else _zoneless(value) if type(value) is datetime else value
     return document
 
 
