@@ -140,9 +140,9 @@ class Identifiers:
     """Makes ids and sequence numbers that are unique across processes and ordered within this one."""
 
     def __init__(self, random: Random | None = None) -> None:
-        self._random = random or Random(os.urandom(16))
-        self._process = self._random.getrandbits(40)
-        self._counter = self._random.getrandbits(23)
+        self._bits = (random or Random(os.urandom(16))).getrandbits
+        self._process = self._bits(40)
+        self._counter = self._bits(23)
         self._last_seq = 0
         self._moment = EPOCH
         self._prefix = ""
@@ -154,11 +154,11 @@ class Identifiers:
         if now is not self._moment:
             self._see(now)
         self._counter = (self._counter + 1) & 0xFFFFFF
-        return JobId(f"{self._prefix}{self._counter:06x}")
+        return JobId(self._prefix + self._counter.to_bytes(3).hex())
 
     def lease_id(self) -> LeaseId:
         """A lease id that was never used before."""
-        return LeaseId(f"{self._random.getrandbits(96):024x}")
+        return LeaseId(self._bits(96).to_bytes(12).hex())
 
     def insert_id(self, *, near: bool) -> str:
         """A random mark by which an insert recognises its own document; `near` where it is stored beside workers."""
@@ -166,13 +166,13 @@ class Identifiers:
 
     def token(self) -> str:
         """A random mark."""
-        return f"{self._random.getrandbits(64):016x}"
+        return self._bits(64).to_bytes(8).hex()
 
     def seq(self, now: datetime) -> int:
         """Creation order: microseconds with random low bits, strictly increasing in this process, an int64."""
         if now is not self._moment:
             self._see(now)
-        self._last_seq = max(self._last_seq + 1, self._micros + self._random.getrandbits(9))
+        self._last_seq = max(self._last_seq + 1, self._micros + self._bits(9))
         return self._last_seq
 
     def _see(self, now: datetime) -> None:

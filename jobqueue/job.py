@@ -268,11 +268,10 @@ class Job(JobView):
         """A job of every field there is, by name, whose values are known to be right: `defaults()` with what differs.
         As pydantic makes it, in a fraction of the time. The job takes over the dictionary."""
         job = cls.__new__(cls)
-        put = object.__setattr__  # jobs are frozen
-        put(job, "__dict__", fields)
-        put(job, "__pydantic_fields_set__", EVERY_FIELD)
-        put(job, "__pydantic_extra__", None)
-        put(job, "__pydantic_private__", None)
+        put_fields(job, fields)
+        put_set(job, EVERY_FIELD)
+        put_extra(job, None)
+        put_private(job, None)
         return job
 
     @staticmethod
@@ -280,6 +279,12 @@ class Job(JobView):
         """Every field of a job, by name, as it is where nothing is said of it."""
         return NOTHING_SAID.copy()
 
+
+put_fields, put_set, put_extra, put_private = (
+    BaseModel.__dict__[slot].__set__
+    for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
+"""They fill the slots of a model, also of a frozen one. `object.__setattr__` would look for each by its name."""
 
 NOTHING_SAID: dict[str, Any] = vars(Job(id=JobId("")))
 EVERY_FIELD = set(Job.model_fields)
