@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 
 from aiohttp import web
+from multidict import istr
 
 from jobqueue.errors import FieldProblem, HeaderProblem, InvalidJob
 from jobqueue.idempotency import Enqueued
 from jobqueue.job import MAX_KEY_LENGTH
 from jobqueue.service import JobService, NewJob
 
-KEY_HEADER = "Idempotency-Key"
+KEY_HEADER: str = istr("Idempotency-Key")
 REPLAYED_HEADER = "Idempotent-Replayed"
 REPLAYED = {REPLAYED_HEADER: "true"}
 """What tells the client that this is the answer to an earlier request."""

@@ -8,15 +8,17 @@ from random import Random
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
+from multidict import istr
 
 from jobqueue.api.answers import problem_answer
 from jobqueue.api.errors import log_failure, row_of
 from jobqueue.api.serving import Refuse
 from jobqueue.job import NAME_PATTERN
 
-REQUEST_ID_HEADER = "X-Request-Id"
-SITE_HEADER = "Sec-Fetch-Site"
-OPTIONS_HEADER = "X-Content-Type-Options"
+# As aiohttp's own names of headers: a plain string is brought to lower case each time that it is looked for.
+REQUEST_ID_HEADER = istr("X-Request-Id")
+SITE_HEADER = istr("Sec-Fetch-Site")
+OPTIONS_HEADER = istr("X-Content-Type-Options")
 SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -30,7 +32,7 @@ def answer_all(random: Random) -> Middleware:
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get(REQUEST_ID_HEADER)
-        request_id = given if given and NAME_PATTERN.fullmatch(given) else f"{random.getrandbits(64):016x}"
+        request_id = given if given and NAME_PATTERN.fullmatch(given) else _new_id(random)
         # Nothing to unbind: aiohttp runs each request in a context of its own.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
@@ -54,7 +56,7 @@ def refuse_all(random: Random) -> Refuse:
     more is read from their connections."""
 
     def refuse(error: Exception, instance: str) -> web.Response:
-        request_id = f"{random.getrandbits(64):016x}"
+        request_id = _new_id(random)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         response = problem_answer(error, instance=instance, request_id=request_id)
         response.headers.update({REQUEST_ID_HEADER: request_id, OPTIONS_HEADER: "nosniff", hdrs.SERVER: "jobqueue"})
@@ -62,6 +64,10 @@ def refuse_all(random: Random) -> Refuse:
         return response
 
     return refuse
+
+
+def _new_id(random: Random) -> str:
+    return random.getrandbits(64).to_bytes(8).hex()
 
 
 def _refuse_other_sites(request: web.Request) -> None:
