@@ -4,7 +4,9 @@
     server.json         port and processes of the last start; the port is taken again where possible
     python/ or rust/    the data. The folder's name marks the build that made it: neither reads the other's files
 
-A process is known by its id *and* by when it was started, so that a reused id is never taken for ours.
+A process is known by its id *and* by when it was started, so that a reused id is never taken for ours; and what
+stands in `server.json` counts only in the folder that it was written for, so that in a copy nobody joins, or stops, the
+server of the original.
 """
 
 from __future__ import annotations
@@ -138,9 +140,11 @@ class DataDir:
         return () if self._lock is None else (self._lock,)
 
     def read(self) -> ServerRecord | None:
-        """What was last written; None for a new folder, or when it cannot be understood."""
+        """What was last written; None for a new folder, for a copy, or when it cannot be understood."""
         try:
             kept = json.loads((self.path / "server.json").read_bytes())
+            if kept["folder"] != self._identity():
+                return None
             return ServerRecord(int(kept["port"]), tuple(Process(**process) for process in kept["processes"]))
         except (OSError, ValueError, TypeError, KeyError):
             return None
@@ -149,8 +153,13 @@ class DataDir:
         """Replace what is kept, all of it or nothing."""
         draft = self.path / "server.json.new"
         with self._refusals():
-            draft.write_text(json.dumps(asdict(record)) + "\n")
+            draft.write_text(json.dumps({"folder": self._identity(), **asdict(record)}) + "\n")
             draft.replace(self.path / "server.json")
+
+    def _identity(self) -> list[int]:
+        """What a folder keeps when it is moved, and what a copy does not have."""
+        status = self.path.stat()
+        return [status.st_dev, status.st_ino]
 
     async def end_leftovers(self) -> None:
         """Stop what an earlier owner of the lock, which died, left running here."""

@@ -475,6 +475,28 @@ async def test_others_join_the_server_that_runs(folder: Path, port: int) -> None
         join(folder)
 
 
+async def test_a_copied_folder_leaves_the_server_of_the_original_alone(folder: Path, tmp_path: Path, port: int) -> None:
+    copy = tmp_path / "copy"
+    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+        await asyncio.to_thread(insert, server.uri, "in the original")
+        shutil.copytree(folder, copy)
+        with pytest.raises(ConfigurationError, match=r"first start `jobqueue serve`"):
+            join(copy)
+
+        async with EmbeddedServer(copy, first_port=port) as other:
+            assert other.uri != server.uri
+            assert all(process.is_alive() for process in processes_in(folder))
+
+
+async def test_a_folder_that_is_moved_keeps_its_server(folder: Path, tmp_path: Path, port: int) -> None:
+    moved = tmp_path / "moved"
+    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+        await asyncio.to_thread(folder.rename, moved)
+
+        assert join(moved) == server.uri
+        await asyncio.to_thread(moved.rename, folder)
+
+
 async def test_a_server_can_be_started_and_stopped_again_and_again(folder: Path, port: int) -> None:
     server = EmbeddedServer(folder, first_port=port)
     for _ in range(3):
