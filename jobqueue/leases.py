@@ -21,10 +21,10 @@ from enum import Enum
 
 import structlog
 
-from jobqueue.clock import Clock, OffsetMeter
+from jobqueue.clock import CLOCK_STEP, Clock, OffsetMeter
 from jobqueue.errors import Unavailable
 from jobqueue.job import Claim, JobId
-from jobqueue.repository import Held, LeaseStore
+from jobqueue.repository import Held, LeaseStore, ServerHello
 
 BEATS_PER_LEASE = 6
 """The thread looks this often in the length of a lease; a lease is renewed when a third of it is used."""
@@ -145,6 +145,13 @@ class Contact:
         return monotonic - self._since
 
 
+def _hello(store: LeaseStore) -> ServerHello:
+    """The primary's clock. An answer that took long may have waited for a server or a connection: half of that time
+    would look like a step of the clock. Now they are there, so it is asked for again."""
+    hello = store.hello()
+    return store.hello() if hello.round_trip_seconds / 2 > CLOCK_STEP.total_seconds() else hello
+
+
 class LeaseThread:
     """Renews leases, measures the server's clock and watches the contact, each `lease / BEATS_PER_LEASE`.
 
@@ -209,7 +216,7 @@ class LeaseThread:
             log.exception("beat failed", leases=len(self._keeper))
 
     def _beat(self, store: LeaseStore) -> None:
-        hello = store.hello()
+        hello = _hello(store)
         if self._meter.measured(hello.local_time, round_trip_seconds=hello.round_trip_seconds, primary=hello.primary):
             self._contact.broken()
             log.warning("clock stepped", offset_seconds=self._meter.offset.total_seconds())

@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import structlog.testing
 
 from jobqueue.clock import OffsetMeter, ServerClock
 from jobqueue.errors import Unavailable
@@ -199,13 +200,15 @@ class FakeStore:
         self.under: dict[JobId, Held] = {}
         self.away = False
         self.odd = False
+        self.waits_seconds = [0.001]
 
     def hello(self) -> ServerHello:
         if self.odd:
             raise KeyError("localTime")
         if self.away:
             raise Unavailable("away")
-        return ServerHello(datetime.now(UTC), 0.001, "p")
+        waited = self.waits_seconds.pop(0) if len(self.waits_seconds) > 1 else self.waits_seconds[0]
+        return ServerHello(datetime.now(UTC), waited, "p")
 
     def renew(self, claims: Sequence[Claim], expires_at: datetime) -> None:
         self.renewals.append((claims, expires_at))
@@ -261,6 +264,18 @@ def test_a_beat_without_an_answer_breaks_the_contact() -> None:
     beats.beat()
 
     assert beats.contact.steady_seconds(beats.clock.monotonic() + 1) == 0
+
+
+def test_a_beat_that_waited_for_the_server_to_come_back_is_no_step_of_its_clock() -> None:
+    beats = Beats()
+    beats.beat()
+    beats.store.waits_seconds = [5.5, 0.001]
+
+    with structlog.testing.capture_logs() as lines:
+        beats.beat()
+
+    assert lines == []
+    assert beats.contact.steady_seconds(beats.clock.monotonic() + 1) > 1
 
 
 def test_a_beat_that_meets_what_nobody_thought_of_is_not_the_last() -> None:
