@@ -199,11 +199,7 @@ class Wakeups:
         names = await self.known()
         pending = await self._group({"queue": {"$in": names}, "status": Status.PENDING.value}, indexes.CLAIM)
         others = {"status": {"$in": [Status.SCHEDULED.value, Status.PROCESSING.value]}}
-        rows = {(row["_id"]["queue"], row["_id"]["status"]): row for row in pending}
-        rows |= {
-            (row["_id"].get("queue"), row["_id"]["status"]): row
-            for row in await self._group(others, indexes.STATUS_NEWEST)
-        }
+        rows = _by_state([*pending, *await self._group(others, indexes.STATUS_NEWEST)])
         return [_queue_count(name, rows) for name in names]
 
     async def _group(self, match: Mapping[str, Any], index: str) -> Sequence[Mapping[str, Any]]:
@@ -238,7 +234,13 @@ def _read_signal(change: Mapping[str, Any]) -> QueueSignal:
         return QueueSignal(queue)
 
 
-def _queue_count(name: str, rows: Mapping[tuple[Any, Any], Mapping[str, Any]]) -> QueueCount:
+def _by_state(rows: Sequence[Mapping[str, Any]]) -> Mapping[tuple[str, str], Mapping[str, Any]]:
+    """The rows by queue and state. A job whose queue or state is no text, as somebody typed it, is in no queue."""
+    named = [(row["_id"].get("queue"), row["_id"].get("status"), row) for row in rows]
+    return {(queue, status): row for queue, status, row in named if isinstance(queue, str) and isinstance(status, str)}
+
+
+def _queue_count(name: str, rows: Mapping[tuple[str, str], Mapping[str, Any]]) -> QueueCount:
     def count(status: Status) -> int:
         row = rows.get((name, status.value))
         return int(row["count"]) if row is not None else 0

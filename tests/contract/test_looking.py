@@ -263,3 +263,13 @@ async def test_many_jobs_are_read_by_id_and_those_gone_are_left_out(bench: Bench
 
     assert await bench.jobs.get_many([job.id, "gone"]) == {job.id: job}
     assert await bench.jobs.revisions([job.id, "gone"]) == {job.id: (Status.PENDING, NOW)}
+
+
+@pytest.mark.parametrize("queue", [["a", "b"], {"a": 1}, 7, None])
+async def test_a_queue_that_is_no_text_does_not_keep_the_others_from_being_counted(bench: Bench, queue: object) -> None:
+    await bench.add(queue="a")
+    await bench.put(_id="listed", queue="a", status=["pending"], runAt=NOW, seq=1)
+    for status in ("pending", "scheduled", "processing"):
+        await bench.put(_id=status, queue=queue, status=status, runAt=NOW, seq=1)
+
+    assert [(count.name, count.pending) for count in await bench.jobs.queues()] == [("a", 1)]
