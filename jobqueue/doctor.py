@@ -53,7 +53,7 @@ class Specimen:
     raw_run_at: object
     run_at: datetime | None
     is_finished_at: bool
-    has_lease: bool
+    raw_lease: object
     lease_id: LeaseId | None
     lease_expires_at: datetime | None
     cancel_requested: bool
@@ -300,7 +300,7 @@ Symptom = Callable[[Specimen, datetime], bool]
 SYMPTOMS: Mapping[str, Symptom] = {
     LEASE_EXPIRED.name: lambda one, cutoff: _runs(one) and _owned(one) and _ended_before(one, cutoff),
     NO_LEASE.name: lambda one, _: _runs(one) and not _owned(one),
-    STRAY_LEASE.name: lambda one, _: one.known_status not in (None, Status.PROCESSING) and one.has_lease,
+    STRAY_LEASE.name: lambda one, _: one.known_status not in (None, Status.PROCESSING) and one.raw_lease is not None,
     NO_TIME.name: lambda one, _: one.known_status is Status.SCHEDULED and one.has_seq and not one.has_time,
     WAITING_AND_FINISHED.name: lambda one, _: one.known_status in WAITING and one.is_finished_at,
     NEVER_PRUNED.name: lambda one, _: one.known_status in FINISHED and not one.is_finished_at,

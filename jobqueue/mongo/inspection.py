@@ -205,7 +205,7 @@ def _specimen(document: Mapping[str, Any]) -> Specimen:
         raw_run_at=run_at,
         run_at=job.run_at if job is not None and run_at is not None else None,
         is_finished_at=document.get("finishedAt") is not None,
-        has_lease=lease is not None,
+        raw_lease=lease,
         lease_id=LeaseId(lease_id) if isinstance(lease_id, str) else None,
         lease_expires_at=expires_at if isinstance(expires_at, datetime) else None,
         cancel_requested=moves.FLAG in document,
@@ -225,9 +225,7 @@ def _take_back(one: Specimen, at: datetime) -> tuple[Filter, Update]:
     # processing -> pending, failed or cancelled, only while nobody can own it: a rescue without a lease
     target = Status.FAILED if one.retry_count >= one.max_retries else Status.PENDING
     target = Status.CANCELLED if one.cancel_requested else target
-    guard = {"lease.id": one.lease_id, **(moves.ASKED_TO_STOP if one.cancel_requested else moves.NOT_ASKED)}
-    if one.lease_id is not None:
-        guard["lease.expiresAt"] = None
+    guard = {"lease": {"$eq": one.raw_lease}, **(moves.ASKED_TO_STOP if one.cancel_requested else moves.NOT_ASKED)}
     fields = {"finishedAt": at} if target in FINISHED else {}
     error = AttemptError(attempt=one.retry_count, at=at, type="LeaseMissing", message="it was processing unleased")
     return guard, moves.without_lease(target, at=at, **fields) | moves.push_error(error)

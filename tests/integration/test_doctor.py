@@ -210,6 +210,9 @@ async def test_a_state_that_is_no_text_is_found_and_mended(patient: Patient, sta
         ({"retryCount": 3}, "failed"),
         ({"retryCount": 1, "cancelRequestedAt": LONG_AGO}, "cancelled"),
         ({"retryCount": 1, "lease": {"id": "x", "workerId": "w"}}, "pending"),
+        ({"retryCount": 1, "lease": {"id": "x", "workerId": "w", "expiresAt": "soon"}}, "pending"),
+        ({"retryCount": 1, "lease": {"id": 7, "workerId": "w", "expiresAt": LONG_AGO}}, "pending"),
+        ({"retryCount": 1, "lease": "gone"}, "pending"),
     ],
 )
 async def test_what_is_processing_without_an_owner_goes_where_a_rescue_would_put_it(
