@@ -1,9 +1,9 @@
 """The guardian of a child server: started as a process of its own, it outlives nothing and lets nothing outlive it.
 
-`python -I -S guardian.py COMMAND...` starts COMMAND, passes on what it prints, starts it again when it ends, and stops
-it when the process that started the guardian is gone, however it went: the standard input of the guardian is a pipe
-that only the parent holds, so the kernel closes it even after a SIGKILL. The other direction is covered too: on Linux
-the kernel terminates the child when its guardian dies.
+`python -I -S guardian.py COMMAND...` starts COMMAND, passes on what it prints, starts it again when it ends or says
+that its storage has failed, and stops it when the process that started the guardian is gone, however it went: the
+standard input of the guardian is a pipe that only the parent holds, so the kernel closes it even after a SIGKILL. The
+other direction is covered too: on Linux the kernel terminates the child when its guardian dies.
 
 What happens is reported on standard output, one JSON object a line: `{"event": "started", "pid": 7}`,
 `{"event": "output", "line": "..."}`, `{"event": "ended", "code": 1, "again_in_seconds": 0.5}`.
@@ -30,6 +30,9 @@ FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 """A child that ran this long was healthy: its next restart begins with the first delay again."""
+
+PANIC = b"WT_PANIC: WiredTiger library panic"
+"""What a server prints whose storage can only be opened anew, as after a full disk. It would stay, and refuse all."""
 
 _TICK_SECONDS = 1.0
 _LINE_BYTES = 600
@@ -95,6 +98,8 @@ class Guardian:
             for line in lines if chunk else [*lines, pending]:
                 if line.strip():
                     self._report(event="output", line=line[:_LINE_BYTES].decode(errors="replace").rstrip())
+                if PANIC in line:
+                    child.kill()  # what it acknowledged is in its journal
             if not chunk:
                 return child.wait()
 

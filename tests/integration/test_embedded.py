@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -288,6 +289,23 @@ async def test_a_start_that_cannot_be_noted_is_refused_at_once_and_leaves_nothin
 
     assert not _pings(server.uri)
     await DataDir(folder).lock()  # is free
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can change the limits of a running process")
+async def test_a_server_whose_disk_was_full_is_started_again(folder: Path, port: int) -> None:
+    """It would stay, and refuse everything also when there is room."""
+    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+        await asyncio.to_thread(insert, server.uri, "before")
+        _, process = processes_in(folder)
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, hard))
+        with pytest.raises(PyMongoError):
+            await asyncio.to_thread(insert, server.uri, "refused")
+
+        await gone((process,))
+        await answers(server.uri)
+        await asyncio.to_thread(insert, server.uri, "after")
+        assert await asyncio.to_thread(ids_at, server.uri) == {"before", "after"}
 
 
 async def test_a_guardian_that_cannot_be_started_is_tried_again(
