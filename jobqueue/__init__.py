@@ -1,9 +1,10 @@
 """A job service on MongoDB.
 
 The whole of it in one sentence: an aiohttp handler (`api/handlers.py`) calls the service (`service.py`),
-which writes the job document through the repository (`repository.py`, `mongo.py`) and offers its id to the
-dispatcher (`dispatch.py`); the worker pool (`worker.py`) claims it with findOneAndUpdate, which increments
-`retryCount`, runs its task (`tasks.py`), and marks it completed or failed.
+which writes the job document through the repository (`repository.py`, `mongo/`) and offers its id to the
+dispatcher (`dispatch.py`); the worker pool (`worker.py`) claims it with findOneAndUpdate (many jobs with one
+updateMany, `mongo/claims.py`), which increments `retryCount`, runs its task (`tasks.py`), and marks it completed
+or failed (`mongo/outcomes.py`).
 
 States: `scheduled` -> `pending` -> `processing` -> `completed` | `failed` | `cancelled`; `job.MOVES` has every
 legal move. What is guaranteed:

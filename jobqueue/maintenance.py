@@ -3,14 +3,14 @@
 None needs a leader. Every process with workers does all of them, at slightly different times; each step is a
 compare-and-set that only one can win, in batches of at most `BATCH`.
 
-- reaper   takes back the jobs of dead workers, but only while contact with the primary has been steady for half a
-           lease: after an outage every healthy lease looks expired until its owner has renewed it
-- stager   makes scheduled jobs pending when they are due; wakes at the time of the next one that it knows of
-- pruner   deletes finished jobs after their retention, and forgets queues that nobody uses
-- adopter  fills in what documents made by hand lack
-- janitor  gives back claims whose answers were lost and which were carried out late
-- registrar shows that this process lives
-- accountant writes what this process counted, and adds up what silent ones did
+- reaper      takes back the jobs of dead workers, but only while contact with the primary has been steady for half a
+              lease: after an outage every healthy lease looks expired until its owner has renewed it
+- stager      makes scheduled jobs pending when they are due; wakes at the time of the next one that it knows of
+- pruner      deletes finished jobs after their retention, and forgets queues that nobody uses
+- adopter     fills in what documents made by hand lack
+- janitor     gives back claims whose answers were lost and which were carried out late
+- registrar   shows that this process lives
+- accountant  writes what this process counted, and adds up what silent ones did
 """
 
 from __future__ import annotations

@@ -139,9 +139,8 @@ class Poller:
                 log.warning("cannot look for work", reason=str(error))
             self._available = False
             self._see_nothing()
-        except (
-            Exception
-        ):  # of ours, or due to a document that nobody thought of: whoever stops looking runs nothing more
+        except Exception:
+            # Of ours, or due to a document that nobody thought of. Whoever stops looking runs nothing more.
             log.exception("look for work failed")
             self._see_nothing()
         else:

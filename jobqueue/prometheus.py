@@ -2,8 +2,8 @@
 
 Counters and histograms are of this process only (add them up over all processes); of several behind one port each is
 shown, told apart by the label `process`. What is in the database is shown as gauges, the same in every process (take
-the maximum, not the sum). Labels are bounded, whatever clients make up:
-names of queues and types beyond the bounds are counted under `other`, and no id is ever a label.
+the maximum, not the sum). Labels are bounded, whatever clients make up: names of queues and types beyond the bounds
+are counted under `other`, and no id is ever a label.
 """
 
 from __future__ import annotations

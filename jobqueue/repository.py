@@ -1,6 +1,6 @@
 """What the service and the engine may ask of the store: one verb per move, each fenced by its guard.
 
-This is the port; `mongo.py` is the adapter. Promises of every implementation:
+This is the port; `mongo/` is the adapter. Promises of every implementation:
 
 - A verb that returns has had its write acknowledged by a majority, journalled. `Unavailable` means that
   nothing is known to have been written; `OutcomeUnknown` that it may have been.

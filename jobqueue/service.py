@@ -1,6 +1,7 @@
 """What a client may ask for. `_make_and_store` is the product in a few lines: make jobs, store them, offer their ids.
 
-Knows no HTTP and no driver. Raises the errors of `errors.py`; every method is safe to repeat.
+Knows no HTTP and no driver. Raises the errors of `errors.py`. To repeat a call does no harm: what was done already is
+refused (`DuplicateJob`, `IllegalMove`, `JobNotFound`). Only a new job without id and key becomes a second job.
 """
 
 from __future__ import annotations

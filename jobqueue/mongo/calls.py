@@ -2,8 +2,8 @@
 
 A cancelled driver call happens nevertheless (Motor runs it in a thread that nothing interrupts), so each call
 runs in a task of its own that is never cancelled; callers wait for it behind a shield, and `drain` waits for
-all of them. Time-outs are the driver's own (`pymongo.timeout`), which leave its connections in order. Only the
-three calls that return a cursor or a stream differ between Motor and PyMongo's asyncio client: see `settled`.
+all of them. Time-outs are the driver's own (`pymongo.timeout`), which leave its connections in order. A few calls
+are awaited in one driver and not in the other: see `settled`.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ class Calls:
 
 
 async def settled(value: Any) -> Any:
-    """The cursor or stream itself: `aggregate` and `watch` return it in Motor, and are awaited for it in PyMongo;
-    `close` likewise."""
+    """What a call gives, whether or not this driver wants it awaited: PyMongo wants that of `aggregate` and `close`,
+    Motor of `start_session`."""
     return await value if inspect.isawaitable(value) else value
 
 

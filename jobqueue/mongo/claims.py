@@ -1,11 +1,11 @@
 """Which jobs could be claimed, and claiming them.
 
-The owner's form of the claim is `find_one_and_update({_id, status: "pending"}, {$set: ..., $inc: {retryCount: 1}})`;
-for many at once the same update is one `update_many` under one fresh lease id, and a read by that lease id tells
-what was won. What an attempt needs to know (its number, the payload, the flags) comes from the document after
-the write, never from the candidate: in between the job may have been run by somebody else. Jobs that were stored a
-moment ago (`fresh.py`) are not read: there the filter says that they still are what they were, and they are known
-to be won when as many matched.
+The claim of one job is `find_one_and_update({_id, status: "pending"}, {$set: ..., $inc: {retryCount: 1}})`. For many
+at once (on the embedded server for one too, where `findAndModify` is slow) the same update is one `update_many` under
+one fresh lease id, and a read by that lease id tells what was won. What an attempt needs to know (its number, the
+payload, the flags) comes from the document after the write, never from the candidate: in between the job may have been
+run by somebody else. Jobs that were stored a moment ago (`fresh.py`) are not read: there the filter says that they
+still are what they were, and they are known to be won when as many matched.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What maintenance does to many jobs: promote, rescue, release of orphans, prune.
+"""What is done to many jobs at once: promote, rescue, release of orphans, prune; redrive and delete of dead letters.
 
 Each reads ids first, with a limit, and repeats in the write what it read: another process may have been faster,
 and an owner may have renewed. No statement is unbounded.
@@ -35,7 +35,7 @@ WAIT_FOR_NOBODY = sorted(FINISHED - {Status.FAILED})
 
 
 class Sweeps:
-    """The verbs of maintenance."""
+    """The verbs that move or delete many jobs."""
 
     def __init__(self, store: Store, counters: Counters, logs: JobLogs) -> None:
         self._store = store
