@@ -21,7 +21,7 @@ from jobqueue.job import Candidate, WorkerId
 from jobqueue.repository import Window, WorkerRecord
 from jobqueue.settings import ALL_QUEUES
 
-LASTS_SECONDS = 10.0
+SAME_BACKLOG_SECONDS = 10.0
 """So long after a claim that lost much, others are thought to be at the same backlog."""
 COMPANY_SECONDS = 60.0
 """So long after a claim that lost anything, others are thought to be there still."""
@@ -69,7 +69,7 @@ class Contention:
 
     @property
     def _is_much_lost(self) -> bool:
-        return self._clock.monotonic() - self._lost_much_at < LASTS_SECONDS
+        return self._clock.monotonic() - self._lost_much_at < SAME_BACKLOG_SECONDS
 
     def observe(self, *, asked: int, won: int) -> bool:
         """Learn from a claim. Returns whether it was the first to tell of others: then much of what is at hand here

@@ -269,7 +269,7 @@ class Job(JobView):
         As pydantic makes it, in a fraction of the time. The job takes over the dictionary."""
         job = cls.__new__(cls)
         put_fields(job, fields)
-        put_set(job, EVERY_FIELD)
+        put_set(job, ALL_FIELDS)
         put_extra(job, None)
         put_private(job, None)
         return job
@@ -277,7 +277,7 @@ class Job(JobView):
     @staticmethod
     def defaults() -> dict[str, Any]:
         """Every field of a job, by name, as it is where nothing is said of it."""
-        return NOTHING_SAID.copy()
+        return FIELD_DEFAULTS.copy()
 
 
 put_fields, put_set, put_extra, put_private = (
@@ -286,8 +286,8 @@ put_fields, put_set, put_extra, put_private = (
 )
 """They fill the slots of a model, also of a frozen one. `object.__setattr__` would look for each by its name."""
 
-NOTHING_SAID: dict[str, Any] = vars(Job(id=JobId("")))
-EVERY_FIELD = set(Job.model_fields)
+FIELD_DEFAULTS: dict[str, Any] = vars(Job(id=JobId("")))
+ALL_FIELDS = set(Job.model_fields)
 
 
 class Candidate(NamedTuple):

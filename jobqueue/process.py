@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 
 from jobqueue import __version__
-from jobqueue.api.handlers import Limits
+from jobqueue.api.handlers import BodyLimits
 from jobqueue.api.routes import build_api, build_health_api
 from jobqueue.api.serving import ApiRunner
 from jobqueue.app import Engine
@@ -111,7 +111,7 @@ async def _listen(settings: Settings, stack: AsyncExitStack, engine: Engine, *, 
 def _api(settings: Settings, engine: Engine, *, http: bool) -> web.Application:
     if not http:
         return build_health_api(engine.service, clock=engine.clock, metrics=engine.metrics)
-    limits = Limits(max_payload_bytes=settings.max_payload_bytes, max_bulk_bytes=settings.max_bulk_bytes)
+    limits = BodyLimits(max_payload_bytes=settings.max_payload_bytes, max_bulk_bytes=settings.max_bulk_bytes)
     return build_api(engine.service, clock=engine.clock, limits=limits, metrics=engine.metrics)
 
 

@@ -57,7 +57,7 @@ from jobqueue.values import check_value
 
 MAX_ID_LENGTH = 128
 
-NO_MORE: Mapping[str, str] = {}
+NO_HEADERS: Mapping[str, str] = {}
 BY_ACCEPT: Mapping[str, str] = {hdrs.VARY: hdrs.ACCEPT}
 
 LINKS = {
@@ -77,7 +77,7 @@ LINKS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class BodyLimits:
     """The largest bodies that are taken, in bytes."""
 
     max_payload_bytes: int = 1 << 20
@@ -90,7 +90,7 @@ class Api:
 
     service: JobService
     clock: Clock
-    limits: Limits
+    limits: BodyLimits
     openapi: bytes
     metrics: PrometheusMetrics
     links: Mapping[str, str]
@@ -106,7 +106,7 @@ async def create_job(api: Api, request: web.Request, query: NoQuery) -> web.Resp
     if KEY_HEADER not in request.headers:
         return _created(await api.service.enqueue(new))
     enqueued = await enqueue_as_asked(api.service, request, new)
-    return _created(enqueued.job, REPLAYED if enqueued.replayed else NO_MORE)
+    return _created(enqueued.job, REPLAYED if enqueued.replayed else NO_HEADERS)
 
 
 async def create_jobs(api: Api, request: web.Request, query: NoQuery) -> web.Response:
@@ -230,7 +230,7 @@ async def show_openapi(api: Api, request: web.Request, query: NoQuery) -> web.Re
     return json_answer(api.openapi)
 
 
-def _created(job: Job, headers: Mapping[str, str] = NO_MORE) -> web.Response:
+def _created(job: Job, headers: Mapping[str, str] = NO_HEADERS) -> web.Response:
     return json_answer(encode(job, JobView), status=201, headers={hdrs.LOCATION: job_path(job.id), **headers})
 
 

@@ -23,7 +23,7 @@ from jobqueue.api.bodies import NDJSON_TYPE
 from jobqueue.api.graphql import page as graphiql
 from jobqueue.api.graphql.requests import GraphQLAnswer, GraphQLBody, execute_graphql
 from jobqueue.api.graphql.sockets import Sockets
-from jobqueue.api.handlers import API, LINKS, Api, Limits
+from jobqueue.api.handlers import API, LINKS, Api, BodyLimits
 from jobqueue.api.idempotency import KEY_HEADER, REPLAYED_HEADER
 from jobqueue.api.middleware import answer_all, refuse_all
 from jobqueue.api.negotiation import TEXTS
@@ -383,7 +383,7 @@ def build_api(
     service: JobService,
     *,
     clock: Clock,
-    limits: Limits | None = None,
+    limits: BodyLimits | None = None,
     random: Random | None = None,
     metrics: PrometheusMetrics | None = None,
 ) -> web.Application:
@@ -411,14 +411,14 @@ def build_health_api(
 def _api(
     service: JobService,
     clock: Clock,
-    limits: Limits | None,
+    limits: BodyLimits | None,
     metrics: PrometheusMetrics | None,
     links: Mapping[str, str] = LINKS,
 ) -> Api:
     return Api(
         service=service,
         clock=clock,
-        limits=limits or Limits(),
+        limits=limits or BodyLimits(),
         openapi=to_json(build_openapi(ROUTES, version=__version__)),
         metrics=metrics or PrometheusMetrics(),
         links=links,

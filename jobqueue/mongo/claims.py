@@ -42,7 +42,7 @@ CANDIDATE_ORDER = [("priority", -1), ("runAt", 1), ("_id", 1)]
 CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
 """All in the claim index, so that no document is read."""
 
-NO_MORE: Mapping[str, Any] = {}
+NO_CLAUSES: Mapping[str, Any] = {}
 
 
 class Claims:
@@ -176,10 +176,10 @@ class Claims:
         )
 
     async def _update_many(
-        self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime, guard: Mapping[str, Any] = NO_MORE
+        self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime, further: Mapping[str, Any] = NO_CLAUSES
     ) -> int:
-        # claim, many: pending -> processing, only those that are pending, and as `guard` says beside that
-        query = {"_id": {"$in": list(job_ids)}, "status": Status.PENDING.value, **guard}
+        # claim, many: pending -> processing, only those that are pending, and for which the `further` clauses hold
+        query = {"_id": {"$in": list(job_ids)}, "status": Status.PENDING.value, **further}
         update = moves.claim(lease, at=at)
         result = await self._store.calls.attempt(
             lambda: self._store.jobs.update_many(query, update, **self._store.by_id), seconds=CLIENT_SECONDS
@@ -188,8 +188,8 @@ class Claims:
 
     async def _update_fresh(self, jobs: Sequence[Job], lease: Lease, *, at: datetime) -> int:
         # the same for jobs that still are as they were stored, and were never claimed
-        guard = {"retryCount": 0, "insertId": {"$in": [job.insert_id for job in jobs]}}
-        return await self._update_many([job.id for job in jobs], lease, at=at, guard=guard)
+        unchanged = {"retryCount": 0, "insertId": {"$in": [job.insert_id for job in jobs]}}
+        return await self._update_many([job.id for job in jobs], lease, at=at, further=unchanged)
 
     async def _update_each(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> None:
         # claim, many: pending -> processing, only those that are pending, one statement for each

@@ -23,12 +23,12 @@ MOST_JOBS = 2_000
 MOST_BYTES = 32 << 20
 """What is kept at most; the oldest go first."""
 
-Document = bytes | Mapping[str, Any]
+KeptDocument = bytes | Mapping[str, Any]
 """One as it was sent, or as it was heard of. Neither is shared with anybody: a task may change its payload."""
 
 
 class _Kept(NamedTuple):
-    document: Document
+    document: KeptDocument
     size: int
     until: float
 
@@ -41,7 +41,7 @@ class FreshJobs:
         self._kept: dict[JobId, _Kept] = {}
         self._bytes = 0
 
-    def keep(self, job_id: JobId, document: Document, *, size: int) -> None:
+    def keep(self, job_id: JobId, document: KeptDocument, *, size: int) -> None:
         """This one was stored just now; `size` is how many bytes it may take."""
         self._drop(job_id)
         self._kept[job_id] = _Kept(document, size, self._clock.monotonic() + BELIEVED_SECONDS)
@@ -68,7 +68,7 @@ class FreshJobs:
         return kept
 
 
-def _read(document: Document) -> Job | None:
+def _read(document: KeptDocument) -> Job | None:
     try:
         return read_document(bson.decode(document, CODEC) if isinstance(document, bytes) else document)
     except Unreadable:

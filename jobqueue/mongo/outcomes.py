@@ -34,7 +34,7 @@ MERGED_KINDS = frozenset({"complete", "abandon"})
 MOST_RESULTS = 100
 """In one statement: the server looks up each document's id among all of them."""
 
-PLAIN_BYTES = 256
+OUTCOME_BYTES = 256
 """About the size of an outcome that holds nothing of the task's."""
 
 Outcome = moves.Outcome | moves.Completion
@@ -197,7 +197,7 @@ class Outcomes:
 def _size(outcome: Outcome) -> int:
     # What is ours alone need not be encoded to know that it can be.
     if outcome.kind in MERGED_KINDS:
-        return PLAIN_BYTES if outcome.result is None else PLAIN_BYTES + len(encode({"result": outcome.result}))
+        return OUTCOME_BYTES if outcome.result is None else OUTCOME_BYTES + len(encode({"result": outcome.result}))
     return sum(len(encode(statement.update)) for statement in outcome.statements)
 
 

@@ -5,7 +5,7 @@ import pytest
 from bench import StandingClock
 from worker_records import worker_record
 
-from jobqueue.contention import ABSENT_SECONDS, COMPANY_SECONDS, LASTS_SECONDS, Contention
+from jobqueue.contention import ABSENT_SECONDS, COMPANY_SECONDS, SAME_BACKLOG_SECONDS, Contention
 from jobqueue.job import Candidate, JobId, WorkerId
 from jobqueue.repository import Window, WorkerRecord
 
@@ -63,7 +63,7 @@ def test_only_the_first_loss_says_that_what_is_at_hand_is_worth_nothing(clock: S
 def test_after_a_while_without_a_loss_nothing_is_left_to_others(clock: StandingClock) -> None:
     contention, window = sharing(clock), Window(candidates(30), complete=False)
 
-    clock.at += timedelta(seconds=LASTS_SECONDS)
+    clock.at += timedelta(seconds=SAME_BACKLOG_SECONDS)
 
     assert contention.shares == 1
     assert contention.share(window, busy=()) is window

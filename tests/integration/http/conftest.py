@@ -13,7 +13,7 @@ from aiohttp.web_runner import BaseRunner
 from memory_jobs import MemoryJobs, ObservedFollowers, SilentDispatcher
 from worker_records import worker_record
 
-from jobqueue.api.handlers import Limits
+from jobqueue.api.handlers import BodyLimits
 from jobqueue.api.routes import build_api
 from jobqueue.api.serving import ApiRunner
 from jobqueue.clock import Identifiers, ServerClock
@@ -74,12 +74,12 @@ def service(
 
 
 @pytest.fixture
-def limits() -> Limits:
-    return Limits(max_payload_bytes=64 * 1024, max_bulk_bytes=1024 * 1024)
+def limits() -> BodyLimits:
+    return BodyLimits(max_payload_bytes=64 * 1024, max_bulk_bytes=1024 * 1024)
 
 
 @pytest.fixture
-async def client(service: JobService, limits: Limits) -> AsyncIterator[Client]:
+async def client(service: JobService, limits: BodyLimits) -> AsyncIterator[Client]:
     app = build_api(service, clock=ServerClock(), limits=limits, random=Random(2))
     async with TestClient(ApiServer(app)) as client:
         yield client
