@@ -30,7 +30,8 @@ from benchmarks.workload import BATCH, LEASE, Document, documents, finished_docu
 from jobqueue.clock import ServerClock
 from jobqueue.job import JobId, Lease, LeaseId, Status, WorkerId
 from jobqueue.mongo import MongoJobRepository, moves
-from jobqueue.mongo.claims import CANDIDATE_FIELDS, CANDIDATE_ORDER
+from jobqueue.mongo.claims import CANDIDATE_ORDER
+from jobqueue.mongo.documents import CANDIDATE_FIELDS
 from jobqueue.mongo.store import Store
 from jobqueue.repository import JobFilter
 

@@ -25,15 +25,16 @@ from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.documents import (
     Unreadable,
+    encode,
     error_document,
     is_whole,
     plain,
     read_document,
+    readable_candidates,
     unreadable_error,
 )
-from jobqueue.mongo.inserts import DUPLICATE_KEY, encode
+from jobqueue.mongo.inserts import DUPLICATE_KEY
 from jobqueue.mongo.store import Store
-from jobqueue.mongo.sweeps import readable_candidates
 
 log = structlog.get_logger(__name__)
 

@@ -36,6 +36,10 @@ CLIENT_SECONDS = 8.0
 MAINTENANCE_SECONDS = 30.0
 INDEX_SECONDS = 600.0
 
+FIRST_PAUSE_SECONDS = 0.05
+LAST_PAUSE_SECONDS = 1.0
+"""How long a group commit waits before it writes again what got no answer: at first, doubled each time, and at most."""
+
 SPARE_THREADS = 2
 """Left in Motor's executor for the change stream and for closing things."""
 

@@ -23,25 +23,20 @@ from jobqueue.job import Candidate, Claim, Job, JobId, Lease, LeaseId, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.adoption import text_id
 from jobqueue.mongo.calls import CLIENT_SECONDS, REFUSED_ITEM_CODES, unavailable
-from jobqueue.mongo.documents import Unreadable, read_candidate, read_document, unreadable_error
+from jobqueue.mongo.documents import CANDIDATE_FIELDS, Unreadable, read_candidate, read_document, unreadable_error
 from jobqueue.mongo.fresh import FreshJobs
-from jobqueue.mongo.store import Store, chunks
+from jobqueue.mongo.store import MAX_IDS, Store, chunks
 from jobqueue.repository import Claimed, Window
 
 log = structlog.get_logger(__name__)
 
 ClaimMode = Literal["auto", "single", "batch"]
 WHAT = "claim"
-MAX_IDS = 1_000
-"""In one filter: an update must fit 16 MiB, and a batch must not hold up the others."""
 
 MAX_QUEUES = 200
 """MongoDB merges so many sorted scans of an index; beyond that it would sort in memory."""
 
 CANDIDATE_ORDER = [("priority", -1), ("runAt", 1), ("_id", 1)]
-CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
-"""All in the claim index, so that no document is read."""
-
 NO_CLAUSES: Mapping[str, Any] = {}
 
 

@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeGuard
 
+import bson
 from bson import Binary, DatetimeMS, DBRef, Decimal128, Int64, ObjectId
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
+from jobqueue.errors import FieldProblem, InvalidJob
 from jobqueue.job import (
     EPOCH,
     LAST_INSTANT,
@@ -32,12 +36,16 @@ from jobqueue.job import (
     Job,
     JobId,
     JsonValue,
+    LeaseId,
     Status,
     cut,
     to_rfc3339,
 )
 
 StoredDocument = Mapping[str, Any]
+
+MAX_DOCUMENT_BYTES = 15 << 20
+"""MongoDB's limit is 16 MiB; the rest is for what an attempt adds: errors, result, progress."""
 
 OPAQUE = frozenset({"payload", "result", "fault"})
 """Fields whose content is the client's: never copied, checked or renamed, only made JSON."""
@@ -60,6 +68,9 @@ READING: dict[str, Any] = {
 """How a driver is to decode what it gets."""
 
 CODEC: CodecOptions[Any] = CodecOptions(**READING)
+
+CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
+"""What `read_candidate` reads. All of it is in the claim index, so that no document is read."""
 
 SELDOM_SET = [
     (name, to_camel(name), name in NESTED)
@@ -104,6 +115,17 @@ def to_document(job: Job) -> dict[str, Any]:
 
 def _dumped(value: Any) -> Any:
     return [_dumped(item) for item in value] if isinstance(value, list) else value.model_dump(by_alias=True)
+
+
+def encode(document: StoredDocument) -> bytes:
+    """A document as BSON. Raises `InvalidJob` when BSON cannot carry it, or MongoDB cannot store as much."""
+    try:
+        encoded = bson.encode(document)
+    except (BSONError, OverflowError, RecursionError, UnicodeError, TypeError) as error:
+        raise InvalidJob([FieldProblem("", f"cannot be stored: {type(error).__name__}")]) from None
+    if len(encoded) > MAX_DOCUMENT_BYTES:
+        raise InvalidJob([FieldProblem("", f"{len(encoded)} bytes are more than MongoDB can store")])
+    return encoded
 
 
 def read_document(document: StoredDocument) -> Job:
@@ -161,6 +183,22 @@ def read_candidate(document: StoredDocument) -> Candidate:
     if not isinstance(run_at, datetime) or not is_whole(priority):
         raise Unreadable("runAt is no date, or priority no number")
     return Candidate(-int(priority), run_at, JobId(job_id), queue)
+
+
+def readable_candidates(documents: Iterable[StoredDocument]) -> list[Candidate]:
+    """The candidates among these; what cannot be read is found again by the adoption."""
+    candidates = []
+    for document in documents:
+        with suppress(Unreadable):
+            candidates.append(read_candidate(document))
+    return candidates
+
+
+def lease_id_in(document: StoredDocument) -> LeaseId | None:
+    """The id of the lease under which a job stands; None where it has none, or one that no claim gave it."""
+    lease = document.get("lease")
+    lease_id = lease.get("id") if isinstance(lease, Mapping) else None
+    return LeaseId(lease_id) if isinstance(lease_id, str) else None
 
 
 def is_whole(value: Any) -> TypeGuard[int | float]:

@@ -13,8 +13,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import bson
-from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
@@ -29,20 +27,20 @@ from jobqueue.errors import (
 )
 from jobqueue.job import NEAR, Job, Status
 from jobqueue.mongo.calls import (
+    FIRST_PAUSE_SECONDS,
+    LAST_PAUSE_SECONDS,
     REFUSED_ITEM_CODES,
     describe,
     may_have_happened,
     unavailable,
 )
-from jobqueue.mongo.documents import read_or_salvage, to_document
+from jobqueue.mongo.documents import encode, read_or_salvage, to_document
 from jobqueue.mongo.fresh import FreshJobs
 from jobqueue.mongo.indexes import IDEMPOTENCY_KEY, UNIQUE_KEY
 from jobqueue.mongo.store import BY_ID, Store, chunks
 
 WHAT = "store the job"
 DUPLICATE_KEY = 11000
-MAX_DOCUMENT_BYTES = 15 << 20
-"""MongoDB's limit is 16 MiB; the rest is for what an attempt adds: errors, result, progress."""
 
 LIMITS = BatchLimits(first=100)
 """An idle worker that listens is told of a thousand jobs when the server has gone through a thousand changes, and could
@@ -53,9 +51,6 @@ MOST_HOLDERS = 100
 
 GRACE_SECONDS = 1.0
 """A caller's patience, waiting in line included, is this much longer than that of the batch itself."""
-
-FIRST_PAUSE_SECONDS = 0.05
-LAST_PAUSE_SECONDS = 1.0
 
 FIELD_NAMES = {"_id": "id"}
 FIELD_OF_INDEX = {BY_ID: "_id", IDEMPOTENCY_KEY: "idempotencyKey", UNIQUE_KEY: "uniqueKey"}
@@ -206,17 +201,6 @@ def _as_answer(answer: Answer | BaseException, new: NewDocument) -> Answer:
         return Unavailable(f"cannot {WHAT}: too much is waiting to be written")
     reason = "MongoDB did not answer in time" if isinstance(answer, Undelivered) else type(answer).__name__
     return OutcomeUnknown(new.job.id, f"cannot {WHAT}: {reason}")
-
-
-def encode(document: Mapping[str, Any]) -> bytes:
-    """A document as BSON. Raises `InvalidJob` when BSON cannot carry it, or MongoDB cannot store as much."""
-    try:
-        encoded = bson.encode(document)
-    except (BSONError, OverflowError, RecursionError, UnicodeError, TypeError) as error:
-        raise InvalidJob([FieldProblem("", f"cannot be stored: {type(error).__name__}")]) from None
-    if len(encoded) > MAX_DOCUMENT_BYTES:
-        raise InvalidJob([FieldProblem("", f"{len(encoded)} bytes are more than MongoDB can store")])
-    return encoded
 
 
 def duplicate_field(write_error: Mapping[str, Any]) -> str:

@@ -26,10 +26,10 @@ from jobqueue.doctor import (
     ServerState,
     Specimen,
 )
-from jobqueue.job import FINISHED, AttemptError, Job, LeaseId, Status
+from jobqueue.job import FINISHED, AttemptError, Job, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import MAINTENANCE_SECONDS, unavailable
-from jobqueue.mongo.documents import Unreadable, plain, read_document, unreadable_error, whole
+from jobqueue.mongo.documents import Unreadable, lease_id_in, plain, read_document, unreadable_error, whole
 from jobqueue.mongo.indexes import Index
 from jobqueue.mongo.moves import Filter, Update
 from jobqueue.mongo.store import BY_ID, Collection, Store
@@ -191,8 +191,7 @@ def _keys(description: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
 
 def _specimen(document: Mapping[str, Any]) -> Specimen:
     lease, run_at = document.get("lease"), document.get("runAt")
-    fields = lease if isinstance(lease, Mapping) else {}
-    lease_id, expires_at = fields.get("id"), plain(fields.get("expiresAt"))
+    expires_at = plain(lease.get("expiresAt")) if isinstance(lease, Mapping) else None
     job, reason = _read(document)
     return Specimen(
         id=str(document["_id"]),
@@ -206,7 +205,7 @@ def _specimen(document: Mapping[str, Any]) -> Specimen:
         run_at=job.run_at if job is not None and run_at is not None else None,
         is_finished_at=document.get("finishedAt") is not None,
         raw_lease=lease,
-        lease_id=LeaseId(lease_id) if isinstance(lease_id, str) else None,
+        lease_id=lease_id_in(document),
         lease_expires_at=expires_at if isinstance(expires_at, datetime) else None,
         cancel_requested=moves.FLAG in document,
         unreadable=reason,

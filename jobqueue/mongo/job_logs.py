@@ -24,10 +24,9 @@ from jobqueue.job import MAX_LOG_BYTES, MAX_LOG_LINES, LogLine
 from jobqueue.log_lines import line_bytes
 from jobqueue.mongo.calls import CLIENT_SECONDS, unavailable
 from jobqueue.mongo.documents import json_safe, plain
-from jobqueue.mongo.store import Store, chunks
+from jobqueue.mongo.store import MAX_IDS, Store, chunks
 
 WHAT = "keep the log of the job"
-MAX_IDS = 1_000
 LIMITS = BatchLimits(items=500, bytes=4 << 20, in_flight=1, waiting_items=10_000, waiting_bytes=16 << 20)
 
 Answer = JobQueueError | None

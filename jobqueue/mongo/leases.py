@@ -18,12 +18,11 @@ from pymongo.errors import PyMongoError
 from jobqueue.job import Claim, JobId, LeaseId
 from jobqueue.mongo import moves
 from jobqueue.mongo.calls import unavailable
-from jobqueue.mongo.documents import plain
-from jobqueue.mongo.store import BY_ID, DURABLE, LOCAL, chunks, features_of
+from jobqueue.mongo.documents import lease_id_in, plain
+from jobqueue.mongo.store import BY_ID, DURABLE, LOCAL, MAX_IDS, chunks, features_of
 from jobqueue.repository import Features, Held, ServerHello
 
 WHAT = "renew leases"
-MAX_IDS = 1_000
 
 
 class MongoLeaseStore:
@@ -108,9 +107,7 @@ class MongoLeaseStore:
 
 
 def _held(document: Mapping[str, Any]) -> Held:
-    lease = document.get("lease")
-    lease_id = lease.get("id") if isinstance(lease, Mapping) else None
-    return Held(LeaseId(lease_id) if isinstance(lease_id, str) else None, cancel_requested=moves.FLAG in document)
+    return Held(lease_id_in(document), cancel_requested=moves.FLAG in document)
 
 
 def _identity(hello: Mapping[str, Any]) -> str:

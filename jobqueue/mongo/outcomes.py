@@ -22,8 +22,8 @@ from pymongo.errors import BulkWriteError, PyMongoError
 from jobqueue.batching import BatchLimits, GroupCommit
 from jobqueue.errors import InvalidJob, JobQueueError, LeaseLost, OutcomeUnknown, Unavailable
 from jobqueue.mongo import moves
-from jobqueue.mongo.calls import describe
-from jobqueue.mongo.inserts import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, encode
+from jobqueue.mongo.calls import FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS, describe
+from jobqueue.mongo.documents import encode, lease_id_in
 from jobqueue.mongo.moves import MergedStatement, Statement, last_outcome, merged, without_history
 from jobqueue.mongo.store import Store, chunks
 
@@ -177,7 +177,7 @@ class Outcomes:
             document = found.get(outcome.claim.job_id, {})
             if _wrote(document, outcome):
                 answers[place] = None
-            elif _lease_id(document) != outcome.claim.lease_id:
+            elif lease_id_in(document) != outcome.claim.lease_id:
                 answers[place] = LeaseLost(outcome.claim.job_id, outcome.claim.lease_id)
             # Still ours and not written: a cancel came between the two statements. The next attempt settles it.
         return answers
@@ -204,8 +204,3 @@ def _size(outcome: Outcome) -> int:
 def _wrote(document: Mapping[str, Any], outcome: Outcome) -> bool:
     last = document.get("lastOutcome")
     return last == last_outcome(outcome.claim.lease_id, outcome.kind)
-
-
-def _lease_id(document: Mapping[str, Any]) -> Any:
-    lease = document.get("lease")
-    return lease.get("id") if isinstance(lease, Mapping) else None

@@ -17,9 +17,8 @@ from jobqueue.mongo.calls import settled
 from jobqueue.mongo.counters import Counters
 from jobqueue.mongo.documents import plain, read_or_salvage
 from jobqueue.mongo.moves import Filter
-from jobqueue.mongo.pages import MAX_IDS
+from jobqueue.mongo.store import MAX_IDS, Hint, Store, chunks
 from jobqueue.mongo.store import Collection as MongoCollection
-from jobqueue.mongo.store import Hint, Store, chunks
 from jobqueue.repository import Revision, Totals
 
 TOTALS_TRIES = 3

@@ -30,7 +30,6 @@ WHAT = "list jobs"
 READ = "read the job"
 LAST_SEQ = 2**63 - 1
 NEWEST_FIRST = [("seq", -1)]
-MAX_IDS = 1_000
 
 WINDOW_ENTRIES = 20_000
 """How many jobs one request reads at most when it filters by what has no index."""

@@ -41,6 +41,9 @@ EMBEDDED_SET = "secantus"
 
 BY_ID = "_id_"
 
+MAX_IDS = 1_000
+"""In one filter: an update must fit 16 MiB, and a batch must not hold up the others."""
+
 TRANSACTION_TRIES = 3
 """Each may fail because another statement writes to the same documents."""
 

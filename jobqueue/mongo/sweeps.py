@@ -18,16 +18,14 @@ from jobqueue.job import FINISHED, LAST_INSTANT, AttemptError, Candidate, Claim,
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import CLIENT_SECONDS, MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.counters import Counters
-from jobqueue.mongo.documents import Unreadable, plain, read_candidate, whole
+from jobqueue.mongo.documents import CANDIDATE_FIELDS, lease_id_in, plain, readable_candidates, whole
 from jobqueue.mongo.job_logs import JobLogs
 from jobqueue.mongo.moves import TICK, Filter, Statement, Update
-from jobqueue.mongo.store import Store, chunks
+from jobqueue.mongo.store import MAX_IDS, Store, chunks
 from jobqueue.repository import Promoted, Rescued
 
 log = structlog.get_logger(__name__)
 
-MAX_IDS = 1_000
-CANDIDATE_FIELDS = {"_id": 1, "queue": 1, "priority": 1, "runAt": 1}
 LEASE_FIELDS = CANDIDATE_FIELDS | {"lease": 1, "retryCount": 1, "maxRetries": 1, moves.FLAG: 1}
 LEASE_EXPIRED = "LeaseExpired"
 WAIT_FOR_NOBODY = sorted(FINISHED - {Status.FAILED})
@@ -299,25 +297,13 @@ class Sweeps:
             lambda: self._store.jobs.find(query, {"lease.id": 1}, **self._store.by_id).to_list(None),
             seconds=MAINTENANCE_SECONDS,
         )
-        return {one["_id"] for one in found if (one.get("lease") or {}).get("id") == sent[one["_id"]]}
-
-
-def readable_candidates(documents: Sequence[Mapping[str, Any]]) -> list[Candidate]:
-    """The candidates among these; what cannot be read is found again by the adoption."""
-    candidates = []
-    for document in documents:
-        try:
-            candidates.append(read_candidate(document))
-        except Unreadable:
-            continue
-    return candidates
+        return {one["_id"] for one in found if lease_id_in(one) == sent[one["_id"]]}
 
 
 def _seen(document: Mapping[str, Any]) -> Claim | None:
-    lease = document.get("lease")
-    job_id, lease_id = document["_id"], lease.get("id") if isinstance(lease, Mapping) else None
+    job_id, lease_id = document["_id"], lease_id_in(document)
     # Whoever claims has strings; an id of another kind is somebody's own, for the adoption.
-    return Claim(JobId(job_id), LeaseId(lease_id)) if isinstance(job_id, str) and isinstance(lease_id, str) else None
+    return Claim(JobId(job_id), lease_id) if isinstance(job_id, str) and lease_id is not None else None
 
 
 def _target(document: Mapping[str, Any]) -> Status:
