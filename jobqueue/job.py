@@ -37,6 +37,7 @@ other processes are told of it only when they have no slot for it."""
 
 PRIORITY_RANGE = range(-1000, 1001)
 MAX_RETRIES_RANGE = range(1, 101)
+DEFAULT_MAX_RETRIES = 3
 MAX_TIMEOUT_SECONDS = 7 * 86_400.0
 MAX_TAGS = 20
 MAX_TAG_LENGTH = 64
@@ -228,7 +229,7 @@ class JobView(Document):
     priority: int = 0
     status: Status = Status.PENDING
     retry_count: int = 0
-    max_retries: int = 3
+    max_retries: int = DEFAULT_MAX_RETRIES
     run_at: Instant = EPOCH
     timeout_seconds: Absent[float] = None
     created_at: Instant = EPOCH

@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobqueue.errors import ConfigurationError
-from jobqueue.job import MAX_RETRIES_RANGE, MAX_TIMEOUT_SECONDS, NAME_PATTERN, Fault
+from jobqueue.job import DEFAULT_MAX_RETRIES, MAX_RETRIES_RANGE, MAX_TIMEOUT_SECONDS, NAME_PATTERN, Fault
 
 PREFIX = "JOBQUEUE_"
 ALL_QUEUES = "*"
@@ -75,7 +75,10 @@ class Settings(BaseSettings):
     )
 
     max_retries: int = Field(
-        3, ge=MAX_RETRIES_RANGE[0], le=MAX_RETRIES_RANGE[-1], description="attempts a job may have"
+        DEFAULT_MAX_RETRIES,
+        ge=MAX_RETRIES_RANGE[0],
+        le=MAX_RETRIES_RANGE[-1],
+        description="attempts a job may have",
     )
     backoff_base_seconds: float = Field(1.0, ge=0, le=DAY_SECONDS, description="delay after the first failure")
     backoff_max_seconds: float = Field(300.0, ge=0, le=30 * DAY_SECONDS, description="longest delay")

@@ -20,7 +20,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
 from jobqueue.clock import Identifiers
 from jobqueue.errors import InvalidJob
-from jobqueue.job import DEFAULT_NAME, Candidate, Job, Status
+from jobqueue.job import DEFAULT_MAX_RETRIES, DEFAULT_NAME, Candidate, Job, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.documents import (
@@ -39,7 +39,6 @@ from jobqueue.mongo.store import Store
 log = structlog.get_logger(__name__)
 
 WHAT = "adopt jobs made by hand"
-DEFAULT_MAX_RETRIES = 3
 KEYS = ("idempotencyKey", "uniqueKey")
 
 

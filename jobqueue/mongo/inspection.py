@@ -26,7 +26,7 @@ from jobqueue.doctor import (
     ServerState,
     Specimen,
 )
-from jobqueue.job import FINISHED, AttemptError, Job, Status
+from jobqueue.job import DEFAULT_MAX_RETRIES, FINISHED, AttemptError, Job, Status
 from jobqueue.mongo import indexes, moves
 from jobqueue.mongo.calls import MAINTENANCE_SECONDS, unavailable
 from jobqueue.mongo.documents import Unreadable, lease_id_in, plain, read_document, unreadable_error, whole
@@ -38,7 +38,6 @@ WHAT = "examine the database"
 MEND = "mend the database"
 WITHOUT_CONTENT = {"payload": 0, "result": 0}
 MAX_QUEUES = 1_000
-DEFAULT_ATTEMPTS = 3
 
 
 class MongoInspector:
@@ -198,7 +197,7 @@ def _specimen(document: Mapping[str, Any]) -> Specimen:
         raw_id=document["_id"],
         status=document.get("status"),
         retry_count=whole(document.get("retryCount"), 0),
-        max_retries=whole(document.get("maxRetries"), DEFAULT_ATTEMPTS),
+        max_retries=whole(document.get("maxRetries"), DEFAULT_MAX_RETRIES),
         has_seq=document.get("seq") is not None,
         has_time=isinstance(plain(run_at), datetime),
         raw_run_at=run_at,
