@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from jobqueue.job import FINISHED, WAITING, LeaseId, Status
-from jobqueue.repository import Features
+from jobqueue.repository import WORKER_SILENCE_SECONDS, Features
 
 DEFAULT_LIMIT = 10_000
 MAX_EXAMPLES = 5
@@ -22,8 +22,6 @@ COUNTS = 5
 """How often to count before believing that two numbers disagree: on a live database they change meanwhile."""
 LEASE_MARGIN = timedelta(seconds=5)
 WORST_OFFSET = timedelta(seconds=1)
-SILENCE = timedelta(seconds=60)
-"""A worker shows itself every quarter of a minute."""
 OLDEST_SERVER = (7, 0)
 AGAIN_SECONDS = 0.5
 
@@ -402,7 +400,7 @@ def _about_queues(queues: Sequence[str]) -> Sequence[Finding]:
 
 async def _about_workers(inspector: Inspector, found: Sequence[Specimen], now: datetime) -> Sequence[Finding]:
     unfinished = [one.id for one in found if one.known_status in {Status.PENDING, Status.PROCESSING}]
-    if not unfinished or await inspector.has_workers(since=now - SILENCE):
+    if not unfinished or await inspector.has_workers(since=now - timedelta(seconds=WORKER_SILENCE_SECONDS)):
         return []
     return [_finding(NO_WORKERS, unfinished)]
 

@@ -165,7 +165,7 @@ CROWD = 20
 """So many jobs that became pending at once are better looked for than told of one by one."""
 
 WORKER_SILENCE_SECONDS = 60.0
-"""A process that has not shown itself for this long is taken for dead."""
+"""A process that has not shown itself for this long is taken for dead. It does so every quarter of a minute."""
 
 
 class WorkerRecord(Document):
