@@ -70,6 +70,7 @@ SHOWN_STUBBORN = 10
 """Ids in the log, of jobs that do not end when they are cancelled."""
 
 LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
+"""A task that asks for a longer one gets this: beyond the year 9999 there is no time to store."""
 
 VERBS = {
     Completed: "completed",

@@ -88,6 +88,10 @@ def _rate_headers(error: RateLimited) -> Mapping[str, str]:
     }
 
 
+BROKEN_BODY = Row(
+    400, "broken-body", "The body cannot be read", detail=lambda _: "its transfer or content encoding is broken"
+)
+
 TABLE: Mapping[type[Exception], Row] = {
     InvalidJob: Row(400, "invalid-input", "The input is not valid", members=_invalid),
     JobNotFound: Row(404, "job-not-found", "There is no such job", members=lambda error: {"job_id": error.job_id}),
@@ -130,12 +134,8 @@ TABLE: Mapping[type[Exception], Row] = {
         detail=lambda _: "MongoDB did not answer in time; nothing is known to have been changed; try again",
         retry_after=lambda _: UNAVAILABLE_RETRY_SECONDS,
     ),
-    http_exceptions.HttpProcessingError: Row(
-        400, "broken-body", "The body cannot be read", detail=lambda _: "its transfer or content encoding is broken"
-    ),
-    web.RequestPayloadError: Row(
-        400, "broken-body", "The body cannot be read", detail=lambda _: "its transfer or content encoding is broken"
-    ),
+    http_exceptions.HttpProcessingError: BROKEN_BODY,
+    web.RequestPayloadError: BROKEN_BODY,
     # Nobody gets this one. It is here so that a client that breaks off is no failure of ours, and none in the log.
     ClientConnectionResetError: Row(400, "client-gone", "The client is gone", detail=lambda _: "it broke off"),
     Exception: Row(

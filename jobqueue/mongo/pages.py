@@ -59,7 +59,7 @@ class Pages:
 
     async def get(self, job_id: str) -> Job:
         """Raises `JobNotFound`."""
-        document = await self.document(job_id)
+        document = await self._document(job_id)
         if document is None:
             raise JobNotFound(job_id)
         return read_or_salvage(document)
@@ -68,7 +68,7 @@ class Pages:
         """Wait for the looks that are under way."""
         await self._looks.aclose()
 
-    async def document(self, job_id: str) -> Mapping[str, Any] | None:
+    async def _document(self, job_id: str) -> Mapping[str, Any] | None:
         [found] = await self._looks.submit_all([job_id], [len(job_id)], seconds=CLIENT_SECONDS)
         if isinstance(found, PyMongoError):
             raise unavailable(READ, found) from found
