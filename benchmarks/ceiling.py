@@ -17,14 +17,14 @@ from benchmarks.bench import Bench
 from benchmarks.database import Database
 from benchmarks.in_process import Driver, bench_settings
 from benchmarks.stopwatch import Stopwatch
-from benchmarks.workload import BATCH, LEASE, Document, documents, runs_of
+from benchmarks.workload import BATCH, LEASE, Document, documents
 from jobqueue.clock import Identifiers, ServerClock
 from jobqueue.driver import connect
 from jobqueue.job import Claim, JobId, Lease, WorkerId
 from jobqueue.mongo import moves
 from jobqueue.mongo.calls import settled
 from jobqueue.mongo.indexes import ensure_indexes
-from jobqueue.mongo.store import Store
+from jobqueue.mongo.store import Store, chunks
 
 CLAIMED = 100
 IN_FLIGHT = 3
@@ -67,9 +67,9 @@ async def bare_store(database: Database, name: str, *, driver: Driver) -> AsyncI
 async def drive(store: Store, ready: Sequence[Document], *, in_flight: int = IN_FLIGHT) -> None:
     """Store, claim and complete these documents."""
     if in_flight == 1:
-        for batch in runs_of(ready, BATCH):
+        for batch in chunks(ready, BATCH):
             await _insert(store, batch)
-            for part in runs_of(batch, CLAIMED):
+            for part in chunks(batch, CLAIMED):
                 await _complete(store, await _claim(store, part))
     else:
         await _Pipeline(store, in_flight).drive(ready)
@@ -85,7 +85,7 @@ class _Pipeline:
         self._claimed: asyncio.Queue[Sequence[Claim] | None] = asyncio.Queue()
 
     async def drive(self, ready: Sequence[Document]) -> None:
-        batches = iter(runs_of(ready, BATCH))
+        batches = iter(chunks(ready, BATCH))
         await asyncio.gather(
             self._stage(lambda: self._insert_all(batches), self._stored),
             self._stage(self._claim_all, self._claimed),
@@ -100,7 +100,7 @@ class _Pipeline:
     async def _insert_all(self, batches: Any) -> None:
         for batch in batches:
             await _insert(self._store, batch)
-            for part in runs_of(batch, CLAIMED):
+            for part in chunks(batch, CLAIMED):
                 self._stored.put_nowait(part)
 
     async def _claim_all(self) -> None:

@@ -18,8 +18,9 @@ from benchmarks.bench import Bench
 from benchmarks.database import Database
 from benchmarks.in_process import GRACE_SECONDS, Driver, NoOps, bench_settings, running_engine
 from benchmarks.stopwatch import Stopwatch
-from benchmarks.workload import BATCH, new_jobs, runs_of
+from benchmarks.workload import BATCH, new_jobs
 from jobqueue.app import Engine
+from jobqueue.mongo.store import chunks
 from jobqueue.service import JobService, NewJob
 from jobqueue.settings import Settings
 
@@ -86,7 +87,7 @@ async def store_jobs(settings: Settings, count: int) -> None:
 
 async def enqueue_in_bulk(service: JobService, jobs: list[NewJob]) -> None:
     """Many at a time, some calls in flight."""
-    batches = iter(runs_of(jobs, BATCH))
+    batches = iter(chunks(jobs, BATCH))
 
     async def caller() -> None:
         for batch in batches:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -50,11 +49,6 @@ def finished_documents(count: int, *, now: datetime, first: int = 0) -> list[Doc
     ended = {"status": Status.COMPLETED.value, "retryCount": 1, "startedAt": then, "finishedAt": then}
     outcome = {"lastOutcome": {"leaseId": "0" * 24, "kind": "complete"}}
     return [{**document, **ended, **outcome} for document in documents(count, now=then, first=first)]
-
-
-def runs_of(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """The items in runs of at most `size`."""
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _payload(number: int, text: str | None) -> dict[str, Any]:
