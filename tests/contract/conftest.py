@@ -13,9 +13,10 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import pytest
-from bench import LOGS_KEPT, Bench, StandingClock, chosen_backend
+from bench import LOGS_KEPT, NOW, Bench, chosen_backend
 from bson.codec_options import CodecOptions
 from faults import Faults, FaultyClient
+from hand_clock import HandClock
 from mongomock_motor import AsyncMongoMockClient
 from pymongo import MongoClient
 
@@ -106,7 +107,7 @@ def claim_mode() -> Mode:
 def repository_on(backend: str, claim_mode: Mode) -> Callable[..., MongoJobRepository]:
     """Makes a repository on a client, as the composition root does."""
 
-    def build(client: Any, database_name: str, clock: StandingClock) -> MongoJobRepository:
+    def build(client: Any, database_name: str, clock: HandClock) -> MongoJobRepository:
         return MongoJobRepository(
             client,
             database_name,
@@ -128,7 +129,7 @@ async def bench(
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[Bench]:
     """A repository on an empty database, which is dropped afterwards."""
-    database_name, faults, clock = f"test-{uuid4().hex}", Faults(), StandingClock()
+    database_name, faults, clock = f"test-{uuid4().hex}", Faults(), HandClock(NOW)
     jobs = repository_on(FaultyClient(client, faults), database_name, clock)
     await jobs.prepare()
     faults.calls.clear()

@@ -268,17 +268,17 @@ class TestFreshJobs:
     async def test_they_are_read_when_some_time_has_passed(self, bench: Bench) -> None:
         job = await self.fresh(bench, payload="as it was stored")
         await bench.raw.update_one({"_id": job.id}, {"$set": {"payload": "as it is"}})
-        bench.clock.at += timedelta(seconds=BELIEVED_SECONDS + 1)
+        bench.clock.move(timedelta(seconds=BELIEVED_SECONDS + 1))
 
-        won = await bench.jobs.claim([job.id], bench.lease(), at=bench.clock.at)
+        won = await bench.jobs.claim([job.id], bench.lease(), at=bench.clock.now())
 
         assert [each.payload for each in won.jobs] == ["as it is"]
 
     async def test_they_are_read_when_they_were_heard_of_late(self, bench: Bench) -> None:
-        made_at = bench.clock.at - timedelta(seconds=BELIEVED_SECONDS + 1)
+        made_at = bench.clock.now() - timedelta(seconds=BELIEVED_SECONDS + 1)
         job = await self.fresh(bench, created_at=made_at, payload="as it was stored")
         await bench.raw.update_one({"_id": job.id}, {"$set": {"payload": "as it is", "retryCount": 1}})
 
-        won = await bench.jobs.claim([job.id], bench.lease(), at=bench.clock.at)
+        won = await bench.jobs.claim([job.id], bench.lease(), at=bench.clock.now())
 
         assert [(each.payload, each.retry_count) for each in won.jobs] == [("as it is", 2)]

@@ -9,7 +9,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from bench import SECOND, StandingClock
+from bench import SECOND
+from hand_clock import HandClock
 from mongomock_motor import AsyncMongoMockClient
 
 from jobqueue.clock import Identifiers
@@ -54,7 +55,7 @@ class World:
 
     def __init__(self, seed: int, *, owners_suffer: bool) -> None:
         self.random = Random(seed)
-        self.clock = StandingClock()
+        self.clock = HandClock()
         self._client: Any = AsyncMongoMockClient()
         self._chaos = ChaoticCalls(self.random, lost_requests=0.1, lost_answers=0.15)
         calm = ChaoticCalls(self.random, lost_requests=0.0, lost_answers=0.0)
@@ -72,7 +73,7 @@ class World:
         self._chaos.lost_requests = self._chaos.lost_answers = 0.0
         for owner, _ in self.processes:
             await owner.save()
-        self.clock.at += FOLD_AFTER + SECOND
+        self.clock.move(FOLD_AFTER + SECOND)
         await asyncio.gather(*(folder.fold() for _, folder in self.processes))
         return await self.processes[0][0].read()
 
@@ -92,7 +93,7 @@ class World:
                 case "fold":
                     await folder.fold()
                 case "wait":
-                    self.clock.at += FOLD_AFTER * self.random.random()
+                    self.clock.move(FOLD_AFTER * self.random.random())
         except Unavailable:
             return
 
@@ -122,7 +123,7 @@ async def test_a_counter_that_is_in_the_total_and_still_there_is_counted_once() 
         [{"_id": "total", "n": 1, "last": "p", "retried": 5}, {"_id": "p", "closed": True, "retried": 5}]
     )
 
-    assert (await Counters(store, StandingClock(), Identifiers()).read()).retried == 5
+    assert (await Counters(store, HandClock(), Identifiers()).read()).retried == 5
 
 
 class DeletingCounters:
@@ -146,6 +147,6 @@ async def test_a_job_that_is_deleted_while_totals_are_read_is_counted_once() -> 
     store = store_on(AsyncMongoMockClient())
     await store.jobs.insert_one({"_id": "a", "status": "completed"})
 
-    totals = await Overview(store, DeletingCounters(store), StandingClock()).totals()  # type: ignore[arg-type]
+    totals = await Overview(store, DeletingCounters(store), HandClock()).totals()  # type: ignore[arg-type]
 
     assert totals.processed == 1

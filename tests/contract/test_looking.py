@@ -54,7 +54,7 @@ async def test_a_list_shows_the_newest_first_over_all_pages(bench: Bench) -> Non
     jobs = []
     for _ in range(4):
         jobs += await bench.add_many(6)
-        bench.clock.at += HOUR
+        bench.clock.move(HOUR)
 
     found = await pages(bench, JobFilter(), limit=5)
 
@@ -87,7 +87,7 @@ async def test_jobs_of_the_same_sequence_number_are_not_torn_apart(bench: Bench)
 
 async def test_every_filter_shows_what_matches_and_only_that(bench: Bench) -> None:
     old = await bench.add(type="mail", queue="a", tags=["x", "y"])
-    bench.clock.at += HOUR
+    bench.clock.move(HOUR)
     new = await bench.add(type="sms", queue="b", tags=["y"], status=Status.SCHEDULED, run_at=NOW + 9 * HOUR)
     filters = {
         JobFilter(status=Status.PENDING): [old],

@@ -55,13 +55,13 @@ async def test_a_move_and_progress_make_another_revision_and_a_heartbeat_does_no
     job = await bench.add()
     seen = [await bench.jobs.revisions([job.id])]
 
-    bench.clock.at += SECOND
+    bench.clock.move(SECOND)
     (claim,) = await bench.claim(job)
     seen.append(await bench.jobs.revisions([job.id]))
-    bench.clock.at += SECOND
-    await bench.change_lease(claim, expiresAt=bench.clock.at + 99 * SECOND)
+    bench.clock.move(SECOND)
+    await bench.change_lease(claim, expiresAt=bench.clock.now() + 99 * SECOND)
     seen.append(await bench.jobs.revisions([job.id]))
-    await bench.jobs.report_progress(claim, Progress(percent=50), at=bench.clock.at)
+    await bench.jobs.report_progress(claim, Progress(percent=50), at=bench.clock.now())
     seen.append(await bench.jobs.revisions([job.id]))
 
     assert [each[job.id] for each in seen] == [

@@ -36,7 +36,7 @@ def another(bench: Bench, client: Any, repository_on: Callable[..., MongoJobRepo
 
 async def totals(bench: Bench) -> Totals:
     """As they are now, not as they were a second ago."""
-    bench.clock.at += SECOND * 2
+    bench.clock.move(SECOND * 2)
     return await bench.jobs.totals()
 
 
@@ -137,7 +137,7 @@ async def test_without_news_nothing_is_written(bench: Bench, counters: Any) -> N
     await bench.jobs.save_counts()
     before = await counters.find({}).to_list(None)
 
-    bench.clock.at += SECOND
+    bench.clock.move(SECOND)
     await bench.jobs.save_counts()
 
     assert (nothing, len(before)) == ([], 1)
@@ -153,7 +153,7 @@ async def test_counters_of_silent_processes_become_one_total(
         await jobs.save_counts()
     assert await bench.jobs.fold_counts() == 0
 
-    bench.clock.at += FOLD_AFTER + SECOND
+    bench.clock.move(FOLD_AFTER + SECOND)
     folded = await bench.jobs.fold_counts()
 
     assert folded == 2
@@ -169,7 +169,7 @@ async def test_a_process_that_comes_back_after_it_was_folded_counts_on_and_not_a
         await another.retry(await bench.running(), BOOM, run_at=NOW, at=NOW)
         await another.delete((await bench.in_status(Status.FAILED)).job_id)
     await another.save_counts()
-    bench.clock.at += FOLD_AFTER + SECOND
+    bench.clock.move(FOLD_AFTER + SECOND)
     await bench.jobs.fold_counts()
 
     await another.delete((await bench.in_status(Status.FAILED)).job_id)
@@ -203,7 +203,7 @@ async def test_a_delete_whose_answer_is_lost_is_undone_or_counted(bench: Bench) 
 
 async def test_more_silent_processes_than_are_folded_at_once_are_folded_in_turns(bench: Bench, counters: Any) -> None:
     await counters.insert_many([{"_id": f"p{n}", "at": NOW, "retried": 1} for n in range(MAX_FOLDED + 5)])
-    bench.clock.at += FOLD_AFTER + SECOND
+    bench.clock.move(FOLD_AFTER + SECOND)
 
     await bench.jobs.fold_counts()
     await bench.jobs.fold_counts()

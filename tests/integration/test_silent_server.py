@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from bench import StandingClock, insert_one
+from bench import insert_one
 from databases import DatabaseProcess, missing_server
+from hand_clock import HandClock
 from processes import frozen
 
 from jobqueue.clock import Identifiers
@@ -35,7 +36,7 @@ async def database(tmp_path: Path) -> AsyncIterator[DatabaseProcess]:
 async def test_an_insert_without_an_answer_ends_in_doubt_and_may_be_repeated(
     database: DatabaseProcess, driver: Literal["motor", "pymongo"]
 ) -> None:
-    clock, identifiers = StandingClock(), Identifiers()
+    clock, identifiers = HandClock(), Identifiers()
     now = clock.now()
     first, job = [
         Job(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from faults import Faults
+from hand_clock import HandClock
 
 from jobqueue.clock import Identifiers
 from jobqueue.errors import JobQueueError
@@ -23,28 +24,10 @@ WORKER = WorkerId("worker-1")
 BOOM = AttemptError(attempt=1, at=NOW, type="Boom", message="it broke", worker_id=WORKER)
 
 
-class StandingClock:
-    """Time that moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.at = NOW
-
-    def now(self) -> datetime:
-        return self.at
-
-    def surely_past(self) -> datetime:
-        return self.now()
-
-    def monotonic(self) -> float:
-        return self.at.timestamp()
-
-
 class Bench:
     """What a contract test works with. `raw` is the collection as the driver has it."""
 
-    def __init__(
-        self, jobs: MongoJobRepository, raw: Any, *, backend: str, faults: Faults, clock: StandingClock
-    ) -> None:
+    def __init__(self, jobs: MongoJobRepository, raw: Any, *, backend: str, faults: Faults, clock: HandClock) -> None:
         self.jobs = jobs
         self.raw = raw
         self.backend = backend

@@ -8,13 +8,18 @@ START = datetime(2026, 2, 2, tzinfo=UTC)
 
 
 class HandClock:
-    """Time that is moved by hand."""
+    """Time that is moved by hand: `seconds` have passed since the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: datetime = START) -> None:
+        self._start = start
         self.seconds = 0.0
 
+    def move(self, by: timedelta) -> None:
+        """Let so much time pass."""
+        self.seconds += by.total_seconds()
+
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
+        return self._start + timedelta(seconds=self.seconds)
 
     def surely_past(self) -> datetime:
         return self.now()

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import pytest
 import structlog
-from bench import NOW, StandingClock
+from bench import NOW
+from hand_clock import HandClock
 
 from jobqueue import logs
 from jobqueue.errors import Unavailable
@@ -73,7 +74,7 @@ async def store() -> Store:
 
 @pytest.fixture
 async def job_log(store: Store) -> JobLog:
-    return JobLog(cast(JobRepository, store), StandingClock())
+    return JobLog(cast(JobRepository, store), HandClock(NOW))
 
 
 def log_line(job_log: JobLog, message: object, **fields: Any) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from bench import StandingClock
+from hand_clock import HandClock
 from observers import settle
 
 from jobqueue.errors import LeaseLost, OutcomeUnknown
@@ -51,7 +51,7 @@ class Shown:
 
 def reporter(shown: Shown, *, pause_seconds: float) -> ProgressReporter:
     jobs: Any = shown
-    return ProgressReporter(jobs, StandingClock(), pause_seconds=pause_seconds)
+    return ProgressReporter(jobs, HandClock(), pause_seconds=pause_seconds)
 
 
 async def test_nothing_more_is_written_within_the_pause() -> None:
