@@ -19,13 +19,15 @@ from jobqueue.repository import JobRepository
 
 METER = "accepted"
 SECOND = 1_000_000
-LEASES_A_SECOND = 20
+ADVANCES_A_SECOND = 20
 """How often a process asks for more, at most, when it does not get all it could use."""
 
-LEASE_SECONDS = 1.0
+ADVANCE_SECONDS = 1.0
 """What was asked for in advance and not used in that time is lost, so that nobody saves up a second burst."""
 
 RACES = 10
+"""How often the meter is read again because another process moved it in the same moment."""
+
 DOWN_SECONDS = 1.0
 """After the store did not answer, those who stand in line are told so without asking it one after the other."""
 
@@ -57,7 +59,7 @@ class RateLimit:
     def __init__(self, jobs: JobRepository, *, a_second: int, clock: Clock) -> None:
         self._jobs = jobs
         self._a_second = a_second
-        self._lease = max(1, a_second // LEASES_A_SECOND)
+        self._advance = max(1, a_second // ADVANCES_A_SECOND)
         self._clock = clock
         self._tokens = 0
         self._expire = float("-inf")
@@ -100,7 +102,7 @@ class RateLimit:
         if self._clock.monotonic() < self._down_until:
             raise Unavailable("cannot limit the rate: MongoDB did not answer")
         if self._clock.monotonic() < self._ask_again:
-            raise self._refusal(SECOND // LEASES_A_SECOND)
+            raise self._refusal(SECOND // ADVANCES_A_SECOND)
         drawn = self._draw(jobs - self._at_hand)
         if not drawn.tokens and not self._is_astray():
             raise self._refusal(drawn.wait_micros)
@@ -118,17 +120,17 @@ class RateLimit:
                 raise self._refusal(drawn.wait_micros)
             if await self._jobs.move_meter(METER, seen=self._meter, to=drawn.to):
                 return self._keep(drawn, jobs)
-        raise self._refusal(SECOND // LEASES_A_SECOND)
+        raise self._refusal(SECOND // ADVANCES_A_SECOND)
 
     def _keep(self, drawn: Draw, jobs: int) -> None:
         self._meter = drawn.to
         self._tokens = self._at_hand + drawn.tokens - jobs
-        self._expire = self._clock.monotonic() + LEASE_SECONDS
-        if drawn.tokens < self._lease:
+        self._expire = self._clock.monotonic() + ADVANCE_SECONDS
+        if drawn.tokens < self._advance:
             self._pause()
 
     def _draw(self, missing: int) -> Draw:
-        at_most = max(missing, self._lease)
+        at_most = max(missing, self._advance)
         return draw(self._meter, self._now(), a_second=self._a_second, at_least=missing, at_most=at_most)
 
     def _is_astray(self) -> bool:
@@ -142,7 +144,7 @@ class RateLimit:
 
     def _pause(self) -> None:
         # Tokens come in one by one; asking for each of them would be a call for nearly every refusal.
-        self._ask_again = self._clock.monotonic() + 1 / LEASES_A_SECOND
+        self._ask_again = self._clock.monotonic() + 1 / ADVANCES_A_SECOND
 
     def _refusal(self, wait_micros: int) -> RateLimited:
         return RateLimited(limit=self._a_second, retry_after_seconds=max(1, math.ceil(wait_micros / SECOND)))

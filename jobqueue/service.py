@@ -67,7 +67,7 @@ TURNS_TO_SEND = 2
 
 NO_LIMITS = AdmissionLimits()
 
-NOT_ASKED = frozenset({"idempotency_key", "traceparent"})
+NOT_IN_FINGERPRINT = frozenset({"idempotency_key", "traceparent"})
 """Fields of a new job that may differ between a request and its repetition."""
 
 
@@ -93,7 +93,7 @@ class NewJob(NamedTuple):
     def fingerprint(self) -> str:
         """A digest of what the client asked for: the same for the same job, however its request was written."""
         # Without what has its default, so that a field which a later version adds changes no fingerprint.
-        asked = {name: value for name, value in self._asdict().items() if name not in NOT_ASKED}
+        asked = {name: value for name, value in self._asdict().items() if name not in NOT_IN_FINGERPRINT}
         return fingerprint_of({name: value for name, value in asked.items() if value != self._field_defaults[name]})
 
 

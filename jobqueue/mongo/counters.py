@@ -41,6 +41,8 @@ MAX_FOLDED = 100
 
 OPEN: Filter = {"closed": {"$exists": False}}
 RACES = 3
+"""How often a counter is opened anew because it was closed in the same moment."""
+
 WHAT = "count"
 
 Attempt = Callable[[Callable[[], Awaitable[int]]], Awaitable[int]]

@@ -49,7 +49,7 @@ run a hundred of them by then."""
 MOST_HOLDERS = 100
 """Of what is there already so many are read at a time: each may be as large as a document can be."""
 
-GRACE_SECONDS = 1.0
+PATIENCE_MARGIN_SECONDS = 1.0
 """A caller's patience, waiting in line included, is this much longer than that of the batch itself."""
 
 FIELD_NAMES = {"_id": "id"}
@@ -75,7 +75,7 @@ class Inserts:
     def __init__(self, store: Store, fresh: FreshJobs, *, limits: BatchLimits = LIMITS) -> None:
         self._store = store
         self._fresh = fresh
-        self._patience = store.client_seconds + GRACE_SECONDS
+        self._patience = store.client_seconds + PATIENCE_MARGIN_SECONDS
         self._commit = GroupCommit[NewDocument, Answer](self._flush, name="new jobs", limits=limits)
 
     async def insert_many(self, jobs: Sequence[Job]) -> Sequence[Answer]:

@@ -223,7 +223,10 @@ def _take_back(one: Specimen, at: datetime) -> tuple[Filter, Update]:
     # processing -> pending, failed or cancelled, only while nobody can own it: a rescue without a lease
     target = Status.FAILED if one.retry_count >= one.max_retries else Status.PENDING
     target = Status.CANCELLED if one.cancel_requested else target
-    guard = {"lease": {"$eq": one.raw_lease}, **(moves.ASKED_TO_STOP if one.cancel_requested else moves.NOT_ASKED)}
+    guard = {
+        "lease": {"$eq": one.raw_lease},
+        **(moves.ASKED_TO_STOP if one.cancel_requested else moves.NOT_ASKED_TO_STOP),
+    }
     fields = {"finishedAt": at} if target in FINISHED else {}
     error = AttemptError(attempt=one.retry_count, at=at, type="LeaseMissing", message="it was processing unleased")
     return guard, moves.without_lease(target, at=at, **fields) | moves.push_error(error)

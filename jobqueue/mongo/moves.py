@@ -24,7 +24,7 @@ TICK = timedelta(milliseconds=1)
 
 FLAG = "cancelRequestedAt"
 ASKED_TO_STOP: Filter = {FLAG: {"$exists": True}}
-NOT_ASKED: Filter = {FLAG: {"$exists": False}}
+NOT_ASKED_TO_STOP: Filter = {FLAG: {"$exists": False}}
 REDRIVABLE = [Status.FAILED.value, Status.CANCELLED.value]
 CANCELLABLE = [Status.SCHEDULED.value, Status.PENDING.value]
 ENDED = sorted(status.value for status in FINISHED)
@@ -168,14 +168,14 @@ def release_orphan(claim: Claim, *, at: datetime) -> Sequence[Statement]:
     """processing -> pending (or cancelled) for an attempt that never began: nobody owns it, so no `lastOutcome`."""
     back = without_lease(Status.PENDING, at=at) | give_back()
     stop = without_lease(Status.CANCELLED, at=at, finishedAt=at) | give_back()
-    return [Statement(owned(claim) | NOT_ASKED, back), Statement(owned(claim) | ASKED_TO_STOP, stop)]
+    return [Statement(owned(claim) | NOT_ASKED_TO_STOP, back), Statement(owned(claim) | ASKED_TO_STOP, stop)]
 
 
 def rescue(claim: Claim, target: Status, error: AttemptError, *, cutoff: datetime, at: datetime) -> Statement:
     """processing -> pending, failed or cancelled, only while the seen lease is there *and* expired: a renewal
     keeps the lease id, so the expiry must be in the write itself."""
     guard = owned(claim) | {"lease.expiresAt": {"$lt": cutoff}}
-    guard |= ASKED_TO_STOP if target is Status.CANCELLED else NOT_ASKED
+    guard |= ASKED_TO_STOP if target is Status.CANCELLED else NOT_ASKED_TO_STOP
     fields = {"finishedAt": at} if target in FINISHED else {}
     return Statement(guard, without_lease(target, at=at, **fields) | push_error(error))
 
@@ -245,5 +245,5 @@ def last_outcome(lease_id: LeaseId, kind: str) -> dict[str, str]:
 def _unless_asked_to_stop(claim: Claim, kind: str, back: Update, stop: Update) -> Outcome:
     # Two statements, the flag in each guard: a cancel that comes at any moment is either seen here or refused.
     return Outcome(
-        claim, kind, [Statement(owned(claim) | NOT_ASKED, back), Statement(owned(claim) | ASKED_TO_STOP, stop)]
+        claim, kind, [Statement(owned(claim) | NOT_ASKED_TO_STOP, back), Statement(owned(claim) | ASKED_TO_STOP, stop)]
     )

@@ -361,7 +361,7 @@ class MongoJobRepository:
 
     async def _ask_to_stop(self, job_id: str, *, at: datetime) -> bool:
         # cancel: stays processing, only while it runs and was not asked before
-        guard = {"_id": job_id, "status": Status.PROCESSING.value, **moves.NOT_ASKED}
+        guard = {"_id": job_id, "status": Status.PROCESSING.value, **moves.NOT_ASKED_TO_STOP}
         return await self._update_one("cancel", job_id, guard, moves.ask_to_stop(at=at))
 
     async def _redrive_one(self, job_id: str, *, at: datetime) -> bool:

@@ -17,7 +17,7 @@ from jobqueue.admission import MAX_QUEUES_WATCHED, Admission, AdmissionLimits
 from jobqueue.depth import BELIEVED_SECONDS, COUNT_FACTOR, Depth
 from jobqueue.errors import DuplicateJob, OutcomeUnknown, QueueFull, RateLimited, Unavailable
 from jobqueue.job import Job, JobId
-from jobqueue.rate_limit import LEASES_A_SECOND, METER, SECOND, RateLimit, draw
+from jobqueue.rate_limit import ADVANCES_A_SECOND, METER, SECOND, RateLimit, draw
 from jobqueue.repository import JobRepository
 
 
@@ -356,8 +356,8 @@ async def test_processes_share_one_rate(jobs: MemoryJobs, clock: HandClock) -> N
         clock.seconds = tenth / 10
         total += sum([await accepted(rate, 30) for rate in rates])
 
-    # 4.9 seconds at 100, and the burst. Nothing is lost but what the last leases still hold.
-    assert 590 - 3 * 100 / LEASES_A_SECOND <= total <= 590
+    # 4.9 seconds at 100, and the burst. Nothing is lost but what was taken in advance and not used.
+    assert 590 - 3 * 100 / ADVANCES_A_SECOND <= total <= 590
 
 
 async def test_a_refusal_does_not_ask_the_store(jobs: MemoryJobs, clock: HandClock) -> None:
@@ -394,7 +394,7 @@ async def test_a_meter_that_other_clocks_moved_a_little_too_far_is_left_alone(
     assert jobs.meters[METER] == ahead
 
 
-async def test_many_are_taken_at_once_out_of_one_lease(jobs: MemoryJobs, clock: HandClock) -> None:
+async def test_many_are_taken_at_once_in_one_advance(jobs: MemoryJobs, clock: HandClock) -> None:
     rate = RateLimit(port(jobs), a_second=10_000, clock=clock)
     await rate.take(1)
     meter = dict(jobs.meters)
