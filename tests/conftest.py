@@ -1,12 +1,13 @@
-"""One embedded server for the whole run, and a database with a name of its own for each test."""
+"""What the tests of all folders share: one embedded server for the whole run, a database of its own for each test."""
 
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +15,7 @@ from uuid import uuid4
 import mongomock.collection
 import pytest
 import structlog
-from databases import START_SECONDS, kept_port, missing_server, server_command
+from databases import START_SECONDS, DatabaseProcess, kept_port, missing_server, server_command
 from pymongo import MongoClient
 
 PLAIN = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
@@ -58,6 +59,22 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"mongodb://127.0.0.1:{port}/?retryWrites=false&journal=true"
         finally:
             server.terminate()
+
+
+@pytest.fixture
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting comes from the environment in which the tests run."""
+    for name in [name for name in os.environ if name.startswith("JOBQUEUE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[DatabaseProcess]:
+    """A server of the test's own, to be killed or frozen at will."""
+    if reason := missing_server():
+        pytest.skip(reason)
+    async with DatabaseProcess(tmp_path / "database") as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,16 +5,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from databases import DatabaseProcess, missing_server
+from databases import DatabaseProcess
 from observers import Witness
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[DatabaseProcess]:
-    if reason := missing_server():
-        pytest.skip(reason)
-    async with DatabaseProcess(tmp_path / "database") as server:
-        yield server
 
 
 @pytest.fixture

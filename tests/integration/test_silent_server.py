@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Literal
 
 import pytest
 from bench import insert_one
-from databases import DatabaseProcess, missing_server
+from databases import DatabaseProcess
 from hand_clock import HandClock
 from processes import frozen
 
@@ -22,14 +20,6 @@ from jobqueue.mongo import MongoJobRepository
 from jobqueue.settings import Settings
 
 CLIENT_SECONDS = 1.0
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[DatabaseProcess]:
-    if reason := missing_server():
-        pytest.skip(reason)
-    async with DatabaseProcess(tmp_path / "database") as server:
-        yield server
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])

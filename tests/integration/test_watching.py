@@ -10,14 +10,14 @@ from random import Random
 
 import aiohttp
 import pytest
+from engines import finished
 from observers import WITNESSED, eventually
 from processes import ServiceProcess
 from pydantic import SecretStr
 from scraped import families_in
 
 from jobqueue.app import Engine
-from jobqueue.job import Job
-from jobqueue.service import JobService, NewJob
+from jobqueue.service import NewJob
 from jobqueue.settings import Settings
 from jobqueue.tasks import PermanentFailure, Registry, RetryLater, TaskContext
 
@@ -62,12 +62,6 @@ async def engines(server_uri: str, database_name: str, registry: Registry) -> As
             stack.push_async_callback(engine.drain, 1.0)
             started.append(engine)
         yield started
-
-
-async def finished(service: JobService, job: Job) -> Job:
-    ended = await service.wait(job.id, seconds=30)
-    assert ended.finished_at is not None, f"still {ended.status}"
-    return ended
 
 
 def attempts(engine: Engine) -> Counter[str]:

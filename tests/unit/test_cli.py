@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -18,11 +17,7 @@ from jobqueue.tasks import Registry
 
 SERVE, API, WORKER = Roles(http=True, workers=True), Roles(http=True, workers=False), Roles(http=False, workers=True)
 
-
-@pytest.fixture(autouse=True)
-def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("JOBQUEUE_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("nothing_is_set")
 
 
 def test_help_explains_and_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

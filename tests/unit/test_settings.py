@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,7 @@ from pydantic import ValidationError
 from jobqueue.errors import ConfigurationError
 from jobqueue.settings import Settings, load_settings
 
-
-@pytest.fixture(autouse=True)
-def _nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("JOBQUEUE_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("nothing_is_set")
 
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
