@@ -25,6 +25,7 @@ import aiohttp
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 
+from benchmarks import cases
 from benchmarks.audit import AuditFailed
 from benchmarks.bench import Bench
 from benchmarks.load import Answered, Load, generator, put_load
@@ -38,17 +39,10 @@ BULKS_IN_FLIGHT = 4
 IDS = 1_000
 UP = re.compile(r"^jobqueue_process_up\{.*\} 1\.0$", re.MULTILINE)
 
-BULK_CASE = "POST /jobs/bulk"
-GROUPED = "bare POST and grouped inserts"
-BARE_BULK = "bare POST and insert_many of 1,000"
-STORING = (
-    "POST /jobs",
-    "POST /jobs, pymongo",
-    "POST /jobs, 2 processes",
-    "bare POST and insert_one",
-    GROUPED,
-)
-JOBS_OF = dict.fromkeys(STORING, 1) | dict.fromkeys((BULK_CASE, BARE_BULK), BATCH)
+POST_TWO = "POST /jobs, 2 processes"
+BARE_INSERT = "bare POST and insert_one"
+STORING = (cases.POST, cases.POST_PYMONGO, POST_TWO, BARE_INSERT, cases.GROUPED)
+JOBS_OF = dict.fromkeys(STORING, 1) | dict.fromkeys((cases.BULK, cases.BARE_BULK), BATCH)
 """How many documents one answer stands for."""
 
 SINGLE = Load("POST", ["/jobs"], json.dumps(BODY))
@@ -75,18 +69,18 @@ async def run(bench: Bench) -> None:
         async with servers(bench) as up:
             show = Load("GET", await _paths_of_jobs(up.service))
             for case, process, load in (
-                ("POST /jobs", up.service, SINGLE),
-                ("POST /jobs, pymongo", up.pymongo, SINGLE),
-                ("POST /jobs, 2 processes", up.two, SINGLE),
-                ("bare POST", up.bare, SINGLE),
-                (GROUPED, up.bare, Load("POST", ["/grouped"], SINGLE.body)),
-                ("bare POST and insert_one", up.bare, Load("POST", ["/stored"], SINGLE.body)),
-                ("GET /jobs/{id}", up.service, show),
+                (cases.POST, up.service, SINGLE),
+                (cases.POST_PYMONGO, up.pymongo, SINGLE),
+                (POST_TWO, up.two, SINGLE),
+                (cases.BARE_POST, up.bare, SINGLE),
+                (cases.GROUPED, up.bare, Load("POST", ["/grouped"], SINGLE.body)),
+                (BARE_INSERT, up.bare, Load("POST", ["/stored"], SINGLE.body)),
+                (cases.GET, up.service, show),
                 ("GET /jobs/{id}, 2 processes", up.two, show),
-                ("bare GET and find_one", up.bare, show),
+                (cases.BARE_GET, up.bare, show),
                 ("bare GET", up.bare, Load("GET", ["/nothing"])),
-                (BULK_CASE, up.service, BULK),
-                (BARE_BULK, up.bare, MANY),
+                (cases.BULK, up.service, BULK),
+                (cases.BARE_BULK, up.bare, MANY),
             ):
                 await measure(bench, case, up, process, load, seconds=seconds, repeat=repeat)
 

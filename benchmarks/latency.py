@@ -25,6 +25,7 @@ from pymongo import ReturnDocument
 
 from benchmarks.audit import audit_database, audit_runs
 from benchmarks.bench import Bench
+from benchmarks.cases import BARE_PICKUP, POLLED, TOLD
 from benchmarks.ceiling import bare_store
 from benchmarks.in_process import NoOps, bench_settings, running_engine
 from benchmarks.processes import python_process, several_workers
@@ -51,11 +52,10 @@ async def run(bench: Bench) -> None:
     for repeat in bench.rounds():
         await bare(bench, bench.size(300, 30), repeat)
         await local(bench, bench.size(300, 30), repeat)
-        for count, case in ((1, "across processes"), (SEVERAL, f"across to {SEVERAL} workers")):
+        for count, case in ((1, TOLD), (SEVERAL, f"across to {SEVERAL} workers, change stream")):
             workers = partial(_told_workers, count)
-            await across(bench, f"{case}, change stream", bench.size(100, 5), repeat, workers)
-        polling = "across processes, polling"
-        await across(bench, polling, bench.size(30, 3), repeat, polling_worker, longer=POLL_SECONDS)
+            await across(bench, case, bench.size(100, 5), repeat, workers)
+        await across(bench, POLLED, bench.size(30, 3), repeat, polling_worker, longer=POLL_SECONDS)
 
 
 async def bare(bench: Bench, count: int, repeat: int) -> None:
@@ -69,7 +69,7 @@ async def bare(bench: Bench, count: int, repeat: int) -> None:
             took.append(time.perf_counter() - began)
             assert claimed is not None
             await asyncio.sleep(PAUSE_SECONDS)
-        with bench.case("bare insert and claim", repeat=repeat) as line:
+        with bench.case(BARE_PICKUP, repeat=repeat) as line:
             line |= percentiles(took)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from benchmarks.cases import BULK
 from benchmarks.peers.ranking import END_TO_END, is_durable, is_ours, is_sound
 from benchmarks.results import Benchmark
 
@@ -50,7 +51,7 @@ def _peers(axes: Any, found: Benchmark) -> None:
 
 
 def _http(axes: Any, found: Benchmark) -> None:
-    cases = {name: found.median(name, "server_cpu_us") for name in found.cases if name != "POST /jobs/bulk"}
+    cases = {name: found.median(name, "server_cpu_us") for name in found.cases if name != BULK}
     _bars(axes, cases, lambda name: DURABLE if name.startswith("bare") else OURS)
 
 

@@ -8,19 +8,25 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import caveats
+from benchmarks.cases import (
+    BARE_BULK,
+    BARE_GET,
+    BARE_PICKUP,
+    BARE_POST,
+    BULK,
+    GET,
+    GROUPED,
+    POLLED,
+    POST,
+    POST_PYMONGO,
+    TOLD,
+)
 from benchmarks.markdown import figure, share, table, verdict, verdict_at_most
 from benchmarks.peer_report import Bare, peers_section
 from benchmarks.results import Benchmark, read_results
 
 DRIVERS = ("pymongo", "motor")
 BARE = "ceiling pipelined, pymongo"
-BARE_PICKUP = "bare insert and claim"
-BARE_POST = "bare POST"
-GROUPED = "bare POST and grouped inserts"
-BULK = "POST /jobs/bulk"
-BARE_BULK = "bare POST and insert_many of 1,000"
-POST_PYMONGO = "POST /jobs, pymongo"
-TOLD = "across processes, change stream"
 A_FEW_MS = 5
 
 TITLE = """\
@@ -161,7 +167,7 @@ def ceiling_section(found: Benchmark) -> str:
 
 def http_section(found: Benchmark) -> str:
     """Requests, beside the bare handler that each is compared with."""
-    bases = {"POST /jobs": BARE_POST, POST_PYMONGO: BARE_POST, "GET /jobs/{id}": "bare GET and find_one"}
+    bases = {POST: BARE_POST, POST_PYMONGO: BARE_POST, GET: BARE_GET}
     rows = []
     for name, case in found.cases.items():
         base = bases.get(name, "")
@@ -170,10 +176,10 @@ def http_section(found: Benchmark) -> str:
         rows.append([name, *(figure(case.median(each)) for each in figures), *shares])
     post, post_pymongo, get = (found.ratio(name, base) for name, base in bases.items())
     post_cpu, post_pymongo_cpu = (
-        _inverse(found.ratio(name, BARE_POST, "server_cpu_us")) for name in ("POST /jobs", POST_PYMONGO)
+        _inverse(found.ratio(name, BARE_POST, "server_cpu_us")) for name in (POST, POST_PYMONGO)
     )
     bulk, bare_bulk = (found.median(name, "jobs_per_second") for name in (BULK, BARE_BULK))
-    single = found.median("POST /jobs", "per_second")
+    single = found.median(POST, "per_second")
     goals = [
         verdict(post, least=0.5, of="`POST /jobs` as a share of the bare handler, in requests"),
         verdict(post_cpu, least=0.7, of="the same in CPU of the server"),
@@ -185,7 +191,7 @@ def http_section(found: Benchmark) -> str:
     for of, name, base in (
         (
             "`POST /jobs` as a share of the bare handler that stores too, in the plainest of group commits",
-            "POST /jobs",
+            POST,
             GROUPED,
         ),
         ("That one as a share of the bare handler that stores nothing", GROUPED, BARE_POST),
@@ -221,9 +227,7 @@ def latency_section(found: Benchmark) -> str:
             )
             for rank in ("p50", "p99")
         ),
-        verdict_at_most(
-            found.median("across processes, polling", "p99_ms"), most=1_000, of="Across processes, polling", unit=" ms"
-        ),
+        verdict_at_most(found.median(POLLED, "p99_ms"), most=1_000, of="Across processes, polling", unit=" ms"),
     ]
     head = ["from enqueue to start", "p50 ms", "p95 ms", "p99 ms"]
     return "## Latency when idle\n\n" + table(head, rows) + "\n\n" + "\n".join(goals)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import blocking, growth, http, latency
+from benchmarks import blocking, cases, growth, http, latency
 from benchmarks.bench import Bench
 from benchmarks.database import Database
 from benchmarks.load import Load
@@ -31,12 +31,12 @@ def found(bench: Bench) -> Benchmark:
 
 async def test_requests_are_answered_and_what_they_bring_is_stored(bench: Bench) -> None:
     async with http.servers(bench) as servers:
-        await http.measure(bench, "POST /jobs", servers, servers.service, http.SINGLE, seconds=1.0, repeat=0)
+        await http.measure(bench, cases.POST, servers, servers.service, http.SINGLE, seconds=1.0, repeat=0)
         grouped = Load("POST", ["/grouped"], http.SINGLE.body)
-        await http.measure(bench, http.GROUPED, servers, servers.bare, grouped, seconds=1.0, repeat=0)
+        await http.measure(bench, cases.GROUPED, servers, servers.bare, grouped, seconds=1.0, repeat=0)
 
-    assert found(bench).ratio("POST /jobs", http.GROUPED)
-    assert found(bench).cases["POST /jobs"].text("generator")
+    assert found(bench).ratio(cases.POST, cases.GROUPED)
+    assert found(bench).cases[cases.POST].text("generator")
 
 
 async def test_jobs_start_here_and_in_a_worker_that_polls(bench: Bench) -> None:
