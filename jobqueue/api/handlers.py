@@ -121,7 +121,7 @@ async def create_jobs(api: Api, request: web.Request, query: NoQuery) -> web.Res
 
 async def list_jobs(api: Api, request: web.Request, query: JobsQuery) -> web.Response:
     if query.id is not None:
-        return await _show_job(api, request, possible_id(query.id), wait=query.wait or 0.0)
+        return await _show_job(api, request, checked_id(query.id), wait=query.wait or 0.0)
     page = await api.service.list(query.to_filter(), before=query.cursor, limit=query.limit, max_bytes=MAX_PAGE_BYTES)
     return page_answer(request, page)
 
@@ -181,7 +181,7 @@ async def enqueue(api: Api, request: web.Request, query: NoQuery) -> web.Respons
 
 
 async def find_status(api: Api, request: web.Request, query: StatusQuery) -> web.Response:
-    return await _show_status(api, possible_id(query.id))
+    return await _show_status(api, checked_id(query.id))
 
 
 async def show_status(api: Api, request: web.Request, query: NoQuery) -> web.Response:
@@ -249,10 +249,10 @@ async def _show_status(api: Api, job_id: str) -> web.Response:
 
 def job_id_of(request: web.Request) -> str:
     """The id in the path. Raises `JobNotFound` for one that no job can have."""
-    return possible_id(request.match_info["id"])
+    return checked_id(request.match_info["id"])
 
 
-def possible_id(job_id: str) -> str:
+def checked_id(job_id: str) -> str:
     """The id itself. Raises `JobNotFound` when no job can have it, without asking the store.
 
     Ids in the store that people made there by hand may have other characters than `NAME_PATTERN` allows."""

@@ -35,7 +35,7 @@ from jobqueue.api.graphql.types import (
     RetriedDeadLetters,
     Worker,
 )
-from jobqueue.api.handlers import has_more, possible_id
+from jobqueue.api.handlers import checked_id, has_more
 from jobqueue.api.schemas import (
     DEFAULT_PAGE,
     LIVE,
@@ -62,14 +62,14 @@ class Query:
     @strawberry.field(name="Job", description="One job; null when there is none with this id.")
     async def job(self, info: Info, id: str) -> Job | None:
         try:
-            job = await info.context.jobs.load(possible_id(id))
+            job = await info.context.jobs.load(checked_id(id))
         except JobNotFound:
             return None
         return Job.of(job) if job is not None else None
 
     @strawberry.field(name="JobLogs", description="What the attempts of a job logged, the oldest line first.")
     async def job_logs(self, info: Info, id: str) -> list[LogLine]:
-        return [LogLine.of(line) for line in await info.context.service.logs(possible_id(id))]
+        return [LogLine.of(line) for line in await info.context.service.logs(checked_id(id))]
 
     @strawberry.field(name="JobStatus", description="How many jobs stand where. Costs what it counts.")
     async def job_status(self, info: Info) -> JobStatus:
@@ -170,20 +170,20 @@ class Mutation:
 
     @strawberry.mutation(name="Cancel", description="Cancel a waiting job, or ask a running one to stop.")
     async def cancel(self, info: Info, id: str) -> Job:
-        return Job.of(await info.context.service.cancel(possible_id(id)))
+        return Job.of(await info.context.service.cancel(checked_id(id)))
 
     @strawberry.mutation(name="Retry", description="Put a failed or cancelled job back.")
     async def retry(self, info: Info, id: str) -> Job:
-        return Job.of(await info.context.service.redrive(possible_id(id)))
+        return Job.of(await info.context.service.redrive(checked_id(id)))
 
     @strawberry.mutation(name="Delete", description="Remove a job that is not running; answers with its id.")
     async def delete(self, info: Info, id: str) -> strawberry.ID:
-        await info.context.service.delete(possible_id(id))
+        await info.context.service.delete(checked_id(id))
         return strawberry.ID(id)
 
     @strawberry.mutation(name="RetryDeadLetter", description="Put a failed job back, but no cancelled one.")
     async def retry_dead_letter(self, info: Info, id: str) -> Job:
-        return Job.of(await info.context.service.redrive_dead_letter(possible_id(id)))
+        return Job.of(await info.context.service.redrive_dead_letter(checked_id(id)))
 
     @strawberry.mutation(
         name="RetryDeadLetters",
@@ -249,7 +249,7 @@ class Subscription:
         description="The job as it is, then whenever it has changed, until it is finished.",
     )
     async def job_updated(self, info: Info, id: str) -> AsyncGenerator[Job, None]:
-        async with aclosing(info.context.service.follow(possible_id(id))) as states:
+        async with aclosing(info.context.service.follow(checked_id(id))) as states:
             async for job in states:
                 yield Job.of(job)
 
