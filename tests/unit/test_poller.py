@@ -158,18 +158,11 @@ async def listens(store: CountingStore) -> None:
     assert store.listening
 
 
-def deaf(store: CountingStore) -> Callable[[], Awaitable[bool]]:
-    async def is_deaf() -> bool:
-        return not store.listening
+async def becomes(store: CountingStore, *, listening: bool) -> None:
+    async def has_become() -> bool:
+        return store.listening is listening
 
-    return is_deaf
-
-
-def hearing(store: CountingStore) -> Callable[[], Awaitable[bool]]:
-    async def is_hearing() -> bool:
-        return store.listening
-
-    return is_hearing
+    await eventually(has_become, seconds=20, what="it listens again" if listening else "it listens no more")
 
 
 async def fails() -> None:
@@ -393,12 +386,12 @@ async def test_who_has_enough_to_do_listens_again_when_that_is_taken() -> None:
         pool.saturated, store.found = True, Window([candidate("a")], complete=True)
         for _ in range(100):
             store.signalled.put_nowait(SIGNAL)
-        await eventually(deaf(store), seconds=20, what="it listens no more")
+        await becomes(store, listening=False)
         await looked(store, store.looks + 10)
         assert (store.heard, store.openings) == (1, 1)
 
         pool.saturated, store.found = False, Window([], complete=True)
-        await eventually(hearing(store), seconds=20, what="it listens again")
+        await becomes(store, listening=True)
 
 
 async def test_who_has_enough_to_do_looks_once_more_when_that_is_taken() -> None:
@@ -421,7 +414,7 @@ async def test_what_is_signalled_during_a_backlog_is_old_news_after_it() -> None
         store.found = Window([candidate(name) for name in "abcdefgh"], complete=False)
         for _ in range(100):
             store.signalled.put_nowait(SIGNAL)
-        await eventually(deaf(store), seconds=20, what="it listens no more")
+        await becomes(store, listening=False)
 
     assert (store.heard, store.looks) == (1, 3)
 
@@ -512,7 +505,7 @@ async def test_a_crowd_is_looked_for_and_listened_for_again() -> None:
 
         store.signalled.put_nowait(None)
         await looked(store, 4)  # one for the crowd, one for what came before it listened again
-        await eventually(hearing(store), seconds=20, what="it listens again")
+        await becomes(store, listening=True)
 
     assert store.openings == 2
 
@@ -527,7 +520,7 @@ async def test_after_a_crowd_more_is_looked_for_until_none_was_seen_for_a_while(
         assert store.openings == 1
 
         clock.seconds += CROWD_SECONDS
-        await eventually(hearing(store), seconds=20, what="it listens again")
+        await becomes(store, listening=True)
 
 
 async def test_while_looks_find_crowds_it_does_not_listen() -> None:
@@ -545,7 +538,7 @@ async def test_while_looks_find_crowds_it_does_not_listen() -> None:
         assert store.openings == 1
 
         clock.seconds += CROWD_SECONDS / 2
-        await eventually(hearing(store), seconds=20, what="it listens again")
+        await becomes(store, listening=True)
 
 
 def test_in_a_crowd_nothing_is_looked_for_while_there_are_no_slots() -> None:
@@ -596,7 +589,7 @@ async def test_a_process_with_a_lasting_backlog_does_not_listen() -> None:
         assert store.listening
 
         clock.seconds += BACKLOG_SECONDS
-        await eventually(deaf(store), seconds=20, what="it listens no more")
+        await becomes(store, listening=False)
 
         store.found = Window([], complete=True)
         await looked(store, store.looks + 3)
