@@ -37,7 +37,7 @@ from jobqueue.job import (
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs a list is to show. None means "any". Bounds are exclusive of `created_before`."""
+    """Which jobs a list is to show: those created from `created_after` on and before `created_before`. None is any."""
 
     status: Status | None = None
     type: str | None = None

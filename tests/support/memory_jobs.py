@@ -173,7 +173,7 @@ def _matches(job: Job, which: JobFilter) -> bool:
     return (
         all(value is None or getattr(job, name) == value for name, value in wanted.items())
         and (which.tag is None or which.tag in (job.tags or ()))
-        and (which.created_after is None or job.created_at > which.created_after)
+        and (which.created_after is None or job.created_at >= which.created_after)
         and (which.created_before is None or job.created_at < which.created_before)
     )
 
