@@ -348,8 +348,8 @@ class RedriveBody(Body):
     type: Optional[Name] = None
     queue: Optional[Name] = None
     tag: Optional[Tag] = None
-    created_after: Optional[Timestamp] = None
-    created_before: Optional[Timestamp] = None
+    created_after: Optional[Timestamp] = Field(None, description="created at this time or later")
+    created_before: Optional[Timestamp] = Field(None, description="created before this time")
     limit: int = Field(MAX_REDRIVEN, ge=1, le=MAX_REDRIVEN, description="at most so many, the newest first")
 
     @classmethod
@@ -390,8 +390,8 @@ class DeadLettersQuery(Input):
     type: Optional[Name] = None
     queue: Optional[Name] = None
     tag: Optional[Tag] = None
-    created_after: Optional[Timestamp] = None
-    created_before: Optional[Timestamp] = None
+    created_after: Optional[Timestamp] = Field(None, description="created at this time or later")
+    created_before: Optional[Timestamp] = Field(None, description="created before this time")
     limit: QueryLimit = Field(DEFAULT_PAGE, description="at most so many jobs; a page may end earlier")
     cursor: Optional[QueryCursor] = Field(None, description="from the Link header of the page before")
 
