@@ -53,6 +53,7 @@ class Attempt:
     job: Job
     claim: Claim
     started: float
+    """When it was claimed, in seconds of the monotonic clock."""
     limit_seconds: float
     stopped: Stop | None = None
     context: TaskContext | None = field(default=None, repr=False)

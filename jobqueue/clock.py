@@ -21,8 +21,8 @@ from jobqueue.job import EPOCH, NEAR, JobId, LeaseId, to_milliseconds
 CLOCK_STEP = timedelta(seconds=1)
 """A correction larger than this is a step: worth a log line, and a new start for the reaper's patience."""
 
-
 OFFSET_SAMPLES = 8
+"""Of so many of the latest answers the quickest counts."""
 
 
 class Clock(Protocol):

@@ -22,7 +22,7 @@ from jobqueue.repository import Window, WorkerRecord
 from jobqueue.settings import ALL_QUEUES
 
 SAME_BACKLOG_SECONDS = 10.0
-"""So long after a claim that lost much, others are thought to be at the same backlog."""
+"""So long after a claim that lost much, more than a quarter, others are thought to be at the same backlog."""
 COMPANY_SECONDS = 60.0
 """So long after a claim that lost anything, others are thought to be there still."""
 ABSENT_SECONDS = 10.0

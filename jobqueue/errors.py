@@ -11,7 +11,7 @@ JobQueueError
 ├── QueueFull           too much is waiting here; try again later
 ├── RateLimited         more is enqueued than may be in a second; try again later
 ├── ShuttingDown        this process takes no more work
-├── Unavailable         MongoDB did not answer; nothing was changed, or the caller may not care
+├── Unavailable         MongoDB did not answer, or refused; nothing is known to have been changed
 │   └── OutcomeUnknown  the write may or may not have happened; repeating it by the same id is safe
 ├── SchemaConflict      an index of our name has another definition
 ├── ProcessFailed       one of several processes does not start, or goes on ending

@@ -16,13 +16,13 @@ from jobqueue.job import LAST_INSTANT, Backoff, to_milliseconds
 MAX_DOUBLINGS = 60
 """2**60 seconds is beyond every cap; a larger exponent would only risk overflow."""
 
-
 LONGEST_SECONDS = 100 * 365 * 86_400.0
+"""What a document made by hand may say at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackoffPolicy:
-    """The first delay, doubled with each further attempt, never more than the last; both in seconds."""
+    """The first delay, doubled with each further attempt, and the longest one; both in seconds."""
 
     base_seconds: float = 1.0
     max_seconds: float = 300.0
@@ -33,7 +33,8 @@ class BackoffPolicy:
             raise ValueError(f"a back-off is from 0 or more seconds up to as many or more, not {self}")
 
     def with_own(self, own: Backoff | None) -> BackoffPolicy:
-        """This policy where a job has none of its own. A longer first delay than the longest one raises that too."""
+        """The policy of a job: its own back-off, and this policy for what that leaves out. Where only the first delay
+        is its own, and is beyond the longest one of this policy, the longest one is as long."""
         if own is None:
             return self
         base = self.base_seconds if own.base_seconds is None else _bounded(own.base_seconds)

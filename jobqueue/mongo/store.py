@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 DURABLE = WriteConcern(w="majority", j=True)
 HASTY = WriteConcern(w=1)
+"""Acknowledged by one node: for hints, and for what is written again soon."""
+
 LOCAL = ReadConcern("local")
 EMBEDDED_SET = "secantus"
 """The replica set name of the embedded server, by which it is known."""
