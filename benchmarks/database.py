@@ -59,7 +59,7 @@ async def provide_database() -> AsyncIterator[Database]:
         async with EmbeddedServer(Path(folder)) as server:
             record = data_dir.read()
             pid = record.processes[-1].pid if record is not None and record.processes else None
-            yield await _describe(server.uri, kind=data_dir.engine(), pid=pid)
+            yield await _describe(server.uri, kind=data_dir.made_by(), pid=pid)
 
 
 async def _describe(uri: str, *, kind: str | None, pid: int | None) -> Database:

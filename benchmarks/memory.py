@@ -1,6 +1,6 @@
 """How much memory the processes take under a backlog, and under a flood that is refused.
 
-    python -m benchmarks.memory [--jobs 100000] [--engine rust|python] [--flood-seconds 30]
+    python -m benchmarks.memory [--jobs 100000] [--build rust|python] [--flood-seconds 30]
 
 An api and a worker, each its own process, on the embedded server. First jobs are posted until so many wait while a
 worker of one slot is busy; then clients flood the api with what it refuses: bodies that are too large, nested too
@@ -78,10 +78,10 @@ async def flood(http: aiohttp.ClientSession, url: str, *, seconds: float) -> dic
     return answers
 
 
-async def measure(jobs: int, engine: str, flood_seconds: float) -> None:
+async def measure(jobs: int, build: str, flood_seconds: float) -> None:
     """All steps."""
     with tempfile.TemporaryDirectory() as folder:
-        async with DatabaseProcess(Path(folder) / "database", engine=engine) as database:
+        async with DatabaseProcess(Path(folder) / "database", build=build) as database:
             env = {"JOBQUEUE_MONGODB_URI": database.uri, "JOBQUEUE_TEST_WITNESS": str(Path(folder) / "witness")}
             api_env = env | {"JOBQUEUE_PORT": "0", "JOBQUEUE_MAX_PENDING": str(jobs)}
             worker = ("worker", "--tasks", WITNESSED)
@@ -103,7 +103,7 @@ async def measure(jobs: int, engine: str, flood_seconds: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=100_000)
-    parser.add_argument("--engine", choices=["rust", "python"], default="rust")
+    parser.add_argument("--build", choices=["rust", "python"], default="rust")
     parser.add_argument("--flood-seconds", type=float, default=30.0)
     options = parser.parse_args()
-    asyncio.run(measure(options.jobs, options.engine, options.flood_seconds))
+    asyncio.run(measure(options.jobs, options.build, options.flood_seconds))

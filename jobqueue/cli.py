@@ -281,7 +281,7 @@ async def _database(settings: Settings, roles: Roles) -> AsyncIterator[str]:
     if settings.mongodb_uri is not None:
         yield settings.mongodb_uri.get_secret_value()
     elif roles.http and roles.workers:
-        async with EmbeddedServer(settings.data_dir, engine=settings.embedded_server) as server:
+        async with EmbeddedServer(settings.data_dir, build=settings.embedded_server) as server:
             yield server.uri
     else:
         yield join(settings.data_dir)

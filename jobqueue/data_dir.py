@@ -28,8 +28,8 @@ from jobqueue.errors import ConfigurationError
 from jobqueue.forks import withhold_descriptors
 from jobqueue.guardian import STOP_SECONDS
 
-Engine = Literal["python", "rust"]
-ENGINES: tuple[Engine, ...] = ("python", "rust")
+Build = Literal["python", "rust"]
+BUILDS: tuple[Build, ...] = ("python", "rust")
 
 _PATIENCE_SECONDS = STOP_SECONDS + 5.0
 """A guardian that was left behind stops its server first, and may take `STOP_SECONDS` for that."""
@@ -92,13 +92,13 @@ class DataDir:
         """An empty configuration: without a file of ours the server takes whichever lies in a folder above."""
         return self.path / "empty.toml"
 
-    def storage(self, engine: Engine) -> Path:
+    def storage(self, build: Build) -> Path:
         """Where this build keeps its data."""
-        return self.path / engine
+        return self.path / build
 
-    def engine(self) -> Engine | None:
+    def made_by(self) -> Build | None:
         """The build whose data is here; None for a new folder."""
-        used = (engine for engine in ENGINES if next(self.storage(engine).glob("*"), None))
+        used = (build for build in BUILDS if next(self.storage(build).glob("*"), None))
         return next(used, None)
 
     async def lock(self) -> None:

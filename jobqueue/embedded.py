@@ -28,7 +28,7 @@ from typing import Literal, Self
 import structlog
 
 from jobqueue import guardian
-from jobqueue.data_dir import DataDir, Engine, Process, ServerRecord
+from jobqueue.data_dir import Build, DataDir, Process, ServerRecord
 from jobqueue.errors import ConfigurationError
 
 log = structlog.get_logger()
@@ -57,11 +57,11 @@ class EmbeddedServer:
         self,
         data_dir: Path,
         *,
-        engine: Literal["auto", "python", "rust"] = "auto",
+        build: Literal["auto", "python", "rust"] = "auto",
         first_port: int = FIRST_PORT,
     ) -> None:
         self._folder = DataDir(data_dir)
-        self._wanted_engine = engine
+        self._wanted_build = build
         self._first_port = first_port
         self._port = 0
         self._unnoted: ServerRecord | None = None
@@ -87,9 +87,9 @@ class EmbeddedServer:
         """Return when the server listens. Raises `ConfigurationError`, with nothing left running or locked."""
         await self._folder.lock()
         try:
-            engine = choose_engine(self._folder, self._wanted_engine)
+            build = choose_build(self._folder, self._wanted_build)
             await self._folder.end_leftovers()
-            await self._start_on_a_free_port(engine)
+            await self._start_on_a_free_port(build)
         except BaseException:
             await self.stop()
             raise
@@ -101,14 +101,14 @@ class EmbeddedServer:
         finally:
             self._folder.unlock()
 
-    async def _start_on_a_free_port(self, engine: Engine) -> None:
+    async def _start_on_a_free_port(self, build: Build) -> None:
         for port in self._ports():
             if not _is_free(port):
                 continue
-            if await self._listens(_command(engine, self._folder, port), port):
+            if await self._listens(_command(build, self._folder, port), port):
                 return
             if _is_free(port):  # so that was not the reason
-                raise ConfigurationError(self._obituary(engine))
+                raise ConfigurationError(self._obituary(build))
         last = self._first_port + PORTS_TO_TRY - 1
         raise ConfigurationError(
             f"no port from {self._first_port} to {last} is free for the embedded server: stop what uses them, or set"
@@ -257,27 +257,27 @@ class EmbeddedServer:
             if ready.done():  # until then, what it says belongs into the message that it does not start
                 log.warning("embedded server says", line=line)
 
-    def _obituary(self, engine: Engine) -> str:
+    def _obituary(self, build: Build) -> str:
         last_lines = "\n".join(f"  {line}" for line in self._last_lines) or "  (nothing)"
-        return f"the embedded server ({engine}, data in {self._folder.path}) does not start; it said:\n{last_lines}"
+        return f"the embedded server ({build}, data in {self._folder.path}) does not start; it said:\n{last_lines}"
 
 
-def choose_engine(folder: DataDir, wanted: Literal["auto", "python", "rust"]) -> Engine:
+def choose_build(folder: DataDir, wanted: Literal["auto", "python", "rust"]) -> Build:
     """The build to use: the one whose data is in the folder; for a new folder the wanted one, rust when it is there.
 
     Raises `ConfigurationError` when it is not installed, or another than the wanted one made the folder."""
-    made_by = folder.engine()
+    made_by = folder.made_by()
     if made_by and wanted not in ("auto", made_by):
         raise ConfigurationError(
             f"the data in {folder.path} was made by the {made_by} build of the embedded server and stays with it:"
             f" set JOBQUEUE_EMBEDDED_SERVER to auto, or JOBQUEUE_DATA_DIR to another folder"
         )
     if wanted == "auto":
-        engine: Engine = made_by or ("rust" if shutil.which(RUST_PROGRAM) else "python")
+        build: Build = made_by or ("rust" if shutil.which(RUST_PROGRAM) else "python")
     else:
-        engine = wanted
-    _check_installed(engine)
-    return engine
+        build = wanted
+    _check_installed(build)
+    return build
 
 
 def join(data_dir: Path) -> str:
@@ -292,30 +292,30 @@ def join(data_dir: Path) -> str:
     return _uri(record.port)
 
 
-def _check_installed(engine: Engine) -> None:
-    if engine == "rust" and shutil.which(RUST_PROGRAM) is None:
+def _check_installed(build: Build) -> None:
+    if build == "rust" and shutil.which(RUST_PROGRAM) is None:
         raise ConfigurationError(
             f"the rust build of the embedded server ({RUST_PROGRAM}) is not on the PATH:"
             " install it with `cargo install secantus-mdb`, or set JOBQUEUE_MONGODB_URI"
         )
     # Looked for, not imported: it stays out of this process.
-    if engine == "python" and importlib.util.find_spec(PYTHON_MODULE) is None:
+    if build == "python" and importlib.util.find_spec(PYTHON_MODULE) is None:
         raise ConfigurationError(
             "no MongoDB: set JOBQUEUE_MONGODB_URI, or install the embedded server with"
             " `pip install 'jobqueue[embedded]'`"
         )
 
 
-def _command(engine: Engine, folder: DataDir, port: int) -> list[str]:
+def _command(build: Build, folder: DataDir, port: int) -> list[str]:
     options = [
         *("--config", str(folder.config_file)),
         *("--host", ADDRESS),
         *("--port", str(port)),
-        *("--storage-path", str(folder.storage(engine))),
+        *("--storage-path", str(folder.storage(build))),
         *("--cache-size", "256M"),
         *("--log-level", "INFO"),  # the python build says at this level only that it listens
     ]
-    if engine == "rust":
+    if build == "rust":
         # Its journal stays in the memory of the process until a commit asks for more, and journal=true does not ask.
         return [RUST_PROGRAM, *options, "--sync-on-commit"]
     return [sys.executable, "-P", "-m", PYTHON_MODULE, *options]

@@ -22,7 +22,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from jobqueue import data_dir
-from jobqueue.data_dir import ENGINES, DataDir, Engine, Process, ServerRecord
+from jobqueue.data_dir import BUILDS, Build, DataDir, Process, ServerRecord
 from jobqueue.embedded import RUST_PROGRAM, EmbeddedServer, join
 from jobqueue.errors import ConfigurationError
 
@@ -33,7 +33,7 @@ from jobqueue import logs
 from jobqueue.embedded import EmbeddedServer
 
 async def main():
-    async with EmbeddedServer(Path(sys.argv[1]), engine="python", first_port=int(sys.argv[2])) as server:
+    async with EmbeddedServer(Path(sys.argv[1]), build="python", first_port=int(sys.argv[2])) as server:
         is_child = sys.argv[3] == "forks" and os.fork() == 0
         os.write(1, f"{os.getpid()}\\n".encode())
         if is_child:
@@ -45,9 +45,9 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    chosen: Engine = request.param
+@pytest.fixture(params=BUILDS)
+def build(request: pytest.FixtureRequest) -> Build:
+    chosen: Build = request.param
     if chosen == "rust" and shutil.which(RUST_PROGRAM) is None:
         pytest.skip(f"{RUST_PROGRAM} is not on the PATH")
     return chosen
@@ -150,8 +150,8 @@ def insert_until_it_dies(uri: str, server: Process, acknowledged: list[str]) -> 
             acknowledged += ids
 
 
-async def test_a_restart_finds_the_data_and_takes_the_same_port(engine: Engine, folder: Path, port: int) -> None:
-    async with EmbeddedServer(folder, engine=engine, first_port=port) as server:
+async def test_a_restart_finds_the_data_and_takes_the_same_port(build: Build, folder: Path, port: int) -> None:
+    async with EmbeddedServer(folder, build=build, first_port=port) as server:
         await asyncio.to_thread(insert, server.uri, "kept")
         processes, uri = processes_in(folder), server.uri
 
@@ -163,11 +163,11 @@ async def test_a_restart_finds_the_data_and_takes_the_same_port(engine: Engine, 
 
 
 async def test_a_crash_loses_nothing_acknowledged_and_ends_in_a_restart_on_the_same_port(
-    engine: Engine, folder: Path, port: int
+    build: Build, folder: Path, port: int
 ) -> None:
     acknowledged: list[str] = []
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine=engine, first_port=port) as server:
+        async with EmbeddedServer(folder, build=build, first_port=port) as server:
             crashed = processes_in(folder)[1]
             writing = asyncio.create_task(asyncio.to_thread(insert_until_it_dies, server.uri, crashed, acknowledged))
 
@@ -242,7 +242,7 @@ async def test_a_start_right_after_the_parent_was_killed_waits_for_the_old_serve
 
 async def test_a_killed_guardian_is_replaced_and_its_server_too(folder: Path, port: int) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+        async with EmbeddedServer(folder, build="python", first_port=port) as server:
             uri, before = server.uri, processes_in(folder)
 
             os.kill(before[0].pid, signal.SIGKILL)
@@ -260,7 +260,7 @@ async def test_a_server_whose_processes_cannot_be_noted_is_started_again_all_the
     folder: Path, port: int
 ) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+        async with EmbeddedServer(folder, build="python", first_port=port) as server:
             crashed = processes_in(folder)[1]
             (folder / "server.json.new").mkdir()  # stands for a disk without room
 
@@ -281,7 +281,7 @@ async def test_a_start_that_cannot_be_noted_is_refused_at_once_and_leaves_nothin
     folder: Path, port: int
 ) -> None:
     (folder / "server.json.new").mkdir(parents=True)
-    server = EmbeddedServer(folder, engine="python", first_port=port)
+    server = EmbeddedServer(folder, build="python", first_port=port)
 
     async with asyncio.timeout(30):
         with pytest.raises(ConfigurationError, match=r"cannot be used \(Is a directory\): set JOBQUEUE_DATA_DIR"):
@@ -312,7 +312,7 @@ async def test_a_guardian_that_cannot_be_started_is_tried_again(
     folder: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+        async with EmbeddedServer(folder, build="python", first_port=port) as server:
             before = processes_in(folder)
             with monkeypatch.context() as patch:
                 patch.setattr(sys, "executable", str(folder / "nothing"))  # stands for a system without room for it
@@ -334,7 +334,7 @@ async def test_a_guardian_that_cannot_be_started_at_first_is_why_there_is_no_ser
 
     async with asyncio.timeout(30):
         with pytest.raises(ConfigurationError, match=r"(?s)does not start; it said:\n  .*No such file"):
-            await EmbeddedServer(folder, engine="python", first_port=port).start()
+            await EmbeddedServer(folder, build="python", first_port=port).start()
 
     await DataDir(folder).lock()  # is free
 
@@ -363,7 +363,7 @@ async def test_a_fork_leaves_the_lock_to_its_parent(folder: Path) -> None:
 
 async def test_a_fork_does_not_keep_the_server_from_being_stopped(folder: Path, port: int) -> None:
     with structlog.testing.capture_logs() as lines:
-        async with EmbeddedServer(folder, engine="python", first_port=port):
+        async with EmbeddedServer(folder, build="python", first_port=port):
             if (fork := os.fork()) == 0:
                 signal.pause()
     _kill(fork)
@@ -410,7 +410,7 @@ def test_a_process_is_told_from_others_and_from_its_own_remains(identify: Callab
 
 
 async def test_two_servers_in_one_folder_are_refused(folder: Path, port: int) -> None:
-    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+    async with EmbeddedServer(folder, build="python", first_port=port) as server:
         with pytest.raises(ConfigurationError, match=rf"is in use by process {os.getpid()}: .* JOBQUEUE_DATA_DIR"):
             await EmbeddedServer(folder, first_port=port).start()
 
@@ -419,13 +419,13 @@ async def test_two_servers_in_one_folder_are_refused(folder: Path, port: int) ->
 
 async def test_a_port_in_use_is_passed_over(folder: Path, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)):
-        async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+        async with EmbeddedServer(folder, build="python", first_port=port) as server:
             assert f":{port}/" not in server.uri
             await answers(server.uri)
 
 
 async def test_servers_started_at_once_get_a_port_each(tmp_path: Path, port: int) -> None:
-    servers = [EmbeddedServer(tmp_path / name, engine="python", first_port=port) for name in "abc"]
+    servers = [EmbeddedServer(tmp_path / name, build="python", first_port=port) for name in "abc"]
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
 
@@ -436,11 +436,11 @@ async def test_servers_started_at_once_get_a_port_each(tmp_path: Path, port: int
 
 
 async def test_a_folder_stays_with_the_build_that_made_it(folder: Path, port: int) -> None:
-    async with EmbeddedServer(folder, engine="python", first_port=port):
+    async with EmbeddedServer(folder, build="python", first_port=port):
         pass
 
     with pytest.raises(ConfigurationError, match=r"made by the python build .* JOBQUEUE_EMBEDDED_SERVER"):
-        await EmbeddedServer(folder, engine="rust", first_port=port).start()
+        await EmbeddedServer(folder, build="rust", first_port=port).start()
 
 
 async def test_without_the_extra_it_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,14 +449,14 @@ async def test_without_the_extra_it_says_how_to_get_it(folder: Path, monkeypatch
     with pytest.raises(
         ConfigurationError, match=r"set JOBQUEUE_MONGODB_URI, or .* `pip install 'jobqueue\[embedded\]'`"
     ):
-        await EmbeddedServer(folder, engine="python").start()
+        await EmbeddedServer(folder, build="python").start()
 
 
 async def test_without_the_rust_build_it_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
 
     with pytest.raises(ConfigurationError, match=r"secantusd-rs.* is not on the PATH"):
-        await EmbeddedServer(folder, engine="rust").start()
+        await EmbeddedServer(folder, build="rust").start()
 
 
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -467,9 +467,9 @@ async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_does_not_start_is_quoted_without_its_stack_and_leaves_nothing_behind(
-    engine: Engine, folder: Path, port: int
+    build: Build, folder: Path, port: int
 ) -> None:
-    storage = DataDir(folder).storage(engine)
+    storage = DataDir(folder).storage(build)
     storage.mkdir(parents=True)
     for name in ("WiredTiger", "WiredTiger.wt", "WiredTiger.turtle"):
         (storage / name).write_text("no database")
@@ -486,7 +486,7 @@ async def test_others_join_the_server_that_runs(folder: Path, port: int) -> None
     with pytest.raises(ConfigurationError, match=r"set JOBQUEUE_MONGODB_URI, or first start `jobqueue serve`"):
         join(folder)
 
-    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+    async with EmbeddedServer(folder, build="python", first_port=port) as server:
         assert join(folder) == server.uri
 
     with pytest.raises(ConfigurationError, match=r"first start `jobqueue serve`"):
@@ -525,7 +525,7 @@ async def test_a_server_can_be_started_and_stopped_again_and_again(folder: Path,
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing_behind(folder: Path, port: int) -> None:
-    starting = asyncio.create_task(EmbeddedServer(folder, engine="python", first_port=port).start())
+    starting = asyncio.create_task(EmbeddedServer(folder, build="python", first_port=port).start())
 
     async def server_runs() -> bool:
         record = DataDir(folder).read()

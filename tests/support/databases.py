@@ -20,9 +20,9 @@ START_SECONDS = 60.0
 class DatabaseProcess:
     """One server with its data in `folder`; after a kill it can be started again, on the same port, which is kept."""
 
-    def __init__(self, folder: Path, *, engine: str | None = None) -> None:
+    def __init__(self, folder: Path, *, build: str | None = None) -> None:
         self._folder = folder
-        self._engine = engine
+        self._build = build
 
     @property
     def uri(self) -> str:
@@ -43,7 +43,7 @@ class DatabaseProcess:
 
     async def start(self) -> None:
         """Start it and wait until it takes connections; what does not come up is not left behind."""
-        command = server_command(self._folder, self.port, engine=self._engine)
+        command = server_command(self._folder, self.port, build=self._build)
         self._process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
@@ -78,21 +78,21 @@ class DatabaseProcess:
         return True
 
 
-def server_command(folder: Path, port: int, *, engine: str | None = None) -> list[str]:
-    """What to run for a server with its data in `folder`, which is made. The engine is `python` unless set."""
+def server_command(folder: Path, port: int, *, build: str | None = None) -> list[str]:
+    """What to run for a server with its data in `folder`, which is made. The build is `python` unless set."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "empty.toml").touch()
     options = ["--config", str(folder / "empty.toml"), "--host", "127.0.0.1", "--port", str(port)]
     options += ["--storage-path", str(folder / "data"), "--cache-size", "256M", "--log-level", "WARNING"]
-    if (engine or os.environ.get("JOBQUEUE_TEST_EMBEDDED_SERVER", "python")) == "rust":
+    if (build or os.environ.get("JOBQUEUE_TEST_EMBEDDED_SERVER", "python")) == "rust":
         return ["secantusd-rs", *options, "--sync-on-commit"]
     return [sys.executable, "-P", "-m", "secantus", *options]
 
 
 def missing_server() -> str | None:
     """Why no database of the tests' own can be started here; None when it can."""
-    engine = os.environ.get("JOBQUEUE_TEST_EMBEDDED_SERVER", "python")
-    if engine == "rust":
+    build = os.environ.get("JOBQUEUE_TEST_EMBEDDED_SERVER", "python")
+    if build == "rust":
         return None if shutil.which("secantusd-rs") else "secantusd-rs is not on the PATH"
     return None if importlib.util.find_spec("secantus") else "the extra `embedded` is not installed"
 
