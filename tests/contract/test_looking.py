@@ -11,8 +11,9 @@ from uuid import UUID
 import pytest
 from bench import NOW, SECOND, Bench, ids
 from bson import Binary, Decimal128, Int64, ObjectId, Regex
+from faults import NO_MAJORITY
 
-from jobqueue.errors import JobNotFound
+from jobqueue.errors import JobNotFound, Unavailable
 from jobqueue.job import Job, JobId, Status
 from jobqueue.repository import JobFilter, QueueCount
 
@@ -222,6 +223,14 @@ async def test_what_another_caller_redrives_first_is_left_out(bench: Bench) -> N
 
     assert [candidate.id for candidate in redriven] == [mine.job_id]
     assert (await bench.jobs.get(theirs.job_id)).redrives == 1
+
+
+async def test_dead_letters_are_not_put_back_when_no_majority_knows_it(bench: Bench) -> None:
+    await bench.in_status(Status.FAILED)
+    bench.faults.lose_answer("bulk_write", error=NO_MAJORITY)
+
+    with pytest.raises(Unavailable):
+        await bench.jobs.redrive_many(JobFilter(), at=NOW, limit=10)
 
 
 async def test_dead_letters_are_deleted_newest_first_by_filter(bench: Bench) -> None:

@@ -42,6 +42,18 @@ async def test_a_job_that_is_cancelled_while_the_stager_looks_stays_cancelled(be
     assert await bench.status(job.id) is Status.CANCELLED
 
 
+async def test_a_job_that_was_run_and_put_off_while_the_stager_looks_is_not_promoted(bench: Bench) -> None:
+    job = await bench.add(status=Status.SCHEDULED, run_at=NOW)
+
+    async def put_off() -> None:
+        await bench.raw.update_one({"_id": job.id}, {"$set": {"runAt": NOW + SECOND}})
+
+    bench.faults.meanwhile("update_many", put_off)
+    await bench.jobs.promote(now=NOW, limit=10)
+
+    assert await bench.status(job.id) is Status.SCHEDULED
+
+
 async def test_promotion_takes_the_longest_due_first_and_says_that_more_is_due(bench: Bench) -> None:
     jobs = [await bench.add(status=Status.SCHEDULED, run_at=NOW - SECOND * late) for late in range(5)]
 
@@ -116,6 +128,20 @@ async def test_a_job_that_was_taken_over_while_the_reaper_looks_is_left_alone(be
     assert await bench.status(claim.job_id) is Status.PROCESSING
 
 
+async def test_a_cancel_that_comes_while_the_reaper_looks_is_not_lost(bench: Bench) -> None:
+    claim = await bench.running()
+    await bench.expire(claim)
+
+    async def cancel() -> None:
+        await bench.jobs.cancel(claim.job_id, at=NOW)
+
+    bench.faults.meanwhile("bulk_write", cancel)
+    for _ in range(2):
+        await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10)
+
+    assert await bench.status(claim.job_id) is Status.CANCELLED
+
+
 async def test_a_rescued_job_without_attempts_left_has_failed(bench: Bench) -> None:
     claim = await bench.running(max_retries=1)
     await bench.expire(claim)
@@ -159,8 +185,9 @@ async def test_orphans_are_given_back_and_what_is_known_is_left_alone(bench: Ben
 
     assert [candidate.id for candidate in released] == [orphan.job_id]
     job = await bench.jobs.get(orphan.job_id)
-    assert (job.status, job.retry_count) == (Status.PENDING, 0)
-    assert await bench.status(stopped.job_id) is Status.CANCELLED
+    assert (job.status, job.retry_count, job.last_outcome) == (Status.PENDING, 0, None)
+    job = await bench.jobs.get(stopped.job_id)
+    assert (job.status, job.retry_count, job.finished_at) == (Status.CANCELLED, 0, NOW)
     assert [await bench.status(each.job_id) for each in (known, other)] == [Status.PROCESSING] * 2
 
 
@@ -186,11 +213,24 @@ async def test_pruning_what_is_too_much_keeps_the_newest_and_dead_letters_longes
         assert waiting.id in ids
         return [age for age, claim in enumerate(finished) if claim.job_id in ids]
 
-    assert await bench.jobs.prune_excess(keep=4, limit=100) == 2
+    assert await bench.jobs.prune_excess(keep=4, limit=1) == 1
+    assert await bench.jobs.prune_excess(keep=4, limit=100) == 1
     assert await bench.jobs.prune_excess(keep=4, limit=100) == 0
     assert await left() == [0, 1, 2, 4]
     assert await bench.jobs.prune_excess(keep=1, limit=100) == 3
     assert await left() == [1]
+
+
+async def test_what_is_finished_anew_while_the_pruner_looks_is_none_of_the_oldest(bench: Bench) -> None:
+    old, new = [await bench.in_status(Status.COMPLETED, finishedAt=NOW - DAY * age) for age in (2, 1)]
+
+    async def finish_anew() -> None:
+        await bench.raw.update_one({"_id": old.job_id}, {"$set": {"finishedAt": NOW}})
+
+    bench.faults.meanwhile("delete_many", finish_anew)
+
+    assert await bench.jobs.prune_excess(keep=1, limit=10) == 0
+    assert (await bench.jobs.get_many([old.job_id, new.job_id])).keys() == {old.job_id, new.job_id}
 
 
 async def test_a_queue_is_forgotten_when_it_is_unused_and_holds_nothing_unfinished(bench: Bench) -> None:

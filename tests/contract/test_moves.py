@@ -11,6 +11,7 @@ from bench import BOOM, LEASE, NOW, SECOND, Bench
 
 from jobqueue.errors import IllegalMove, LeaseLost
 from jobqueue.job import FINISHED, MOVES, Claim, LeaseId, Status
+from jobqueue.mongo import moves
 
 Verb = Callable[[Bench, Claim], Awaitable[object]]
 
@@ -28,6 +29,7 @@ VERBS: dict[str, Verb] = {
     "redrive": lambda bench, claim: bench.jobs.redrive(claim.job_id, at=NOW),
 }
 BY_LEASE = {"complete", "retry", "fail", "snooze", "release", "abandon"}
+GIVES_BACK = {"snooze", "release"}
 ASKED_BY_CLIENTS = {"cancel", "redrive"}
 
 
@@ -71,6 +73,45 @@ async def test_a_running_job_that_was_asked_to_stop_is_cancelled_by_whoever_take
     assert job.status is Status.CANCELLED
     assert job.finished_at == NOW
     assert job.lease is None
+    assert job.retry_count == (0 if name in GIVES_BACK else 1)
+    assert len(job.errors or ()) == (0 if name in GIVES_BACK else 1)
+
+
+@pytest.mark.parametrize("name", sorted(MOVES))
+async def test_every_move_says_when_the_job_changed(bench: Bench, name: str) -> None:
+    """Whoever follows a job is told of it again when its state or this time is another."""
+    for source in MOVES[name].sources:
+        claim = await bench.in_status(source, updatedAt=NOW - SECOND)
+
+        await VERBS[name](bench, claim)
+
+        assert (await bench.stored(claim.job_id))["updatedAt"] == NOW
+        await bench.raw.delete_one({"_id": claim.job_id})
+
+
+async def test_asking_a_running_job_to_stop_says_when_it_changed(bench: Bench) -> None:
+    claim = await bench.in_status(Status.PROCESSING, updatedAt=NOW - SECOND)
+
+    await bench.jobs.cancel(claim.job_id, at=NOW)
+
+    assert (await bench.stored(claim.job_id))["updatedAt"] == NOW
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_of_the_two_statements_of_a_move_one_matches_in_whichever_order_they_come(
+    bench: Bench, asked: bool
+) -> None:
+    claim = await bench.in_status(Status.PROCESSING, **({"cancelRequestedAt": NOW} if asked else {}))
+    pairs = [
+        moves.retry(claim, BOOM, run_at=NOW, at=NOW).statements,
+        moves.snooze(claim, until=NOW, at=NOW).statements,
+        moves.release(claim, at=NOW).statements,
+        moves.release_orphan(claim, at=NOW),
+    ]
+
+    matched = [[await bench.raw.count_documents(one.filter) for one in pair] for pair in pairs]
+
+    assert matched == [[not asked, asked]] * len(pairs)
 
 
 @pytest.mark.parametrize("name", sorted(BY_LEASE))
@@ -135,6 +176,16 @@ async def test_redrive_makes_a_job_as_if_new_and_keeps_its_errors(bench: Bench) 
     assert (job.status, job.retry_count, job.redrives, job.run_at) == (Status.PENDING, 0, 1, NOW + SECOND)
     assert (job.finished_at, job.started_at, job.last_outcome, job.result) == (None, None, None, None)
     assert job.errors == [BOOM]
+
+
+async def test_redrive_takes_away_what_was_left_of_an_attempt(bench: Bench) -> None:
+    """A lease too, which only a person can have left there."""
+    left = {"progress": {"percent": 5}, "lease": {"id": "L", "workerId": "w", "expiresAt": NOW}}
+    claim = await bench.in_status(Status.FAILED, **left)
+
+    await bench.jobs.redrive(claim.job_id, at=NOW)
+
+    assert not left.keys() & (await bench.stored(claim.job_id)).keys()
 
 
 async def test_a_redriven_job_is_not_asked_to_stop_any_more(bench: Bench) -> None:

@@ -65,6 +65,16 @@ async def test_outcomes_written_at_once_share_a_statement_where_they_are_alike(b
     assert await bench.raw.count_documents({"status": "failed"}) == 10
 
 
+async def test_outcomes_that_share_a_statement_ended_when_the_last_of_them_did(bench: Bench) -> None:
+    claims = await bench.claim(*await bench.add_many(2))
+
+    await asyncio.gather(
+        *(bench.jobs.complete(claim, None, at=NOW + late * SECOND) for late, claim in enumerate(claims))
+    )
+
+    assert {(await bench.jobs.get(claim.job_id)).finished_at for claim in claims} == {NOW + SECOND}
+
+
 @pytest.mark.parametrize(
     "result",
     [
