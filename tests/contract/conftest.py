@@ -43,6 +43,7 @@ MOCK_CANNOT = {
     "test_a_large_job_is_heard_of_and_claimed_whole": "it has no change streams",
     "test_what_was_heard_of_is_claimed_as_if_it_had_been_read": "it has no change streams",
     "test_a_document_that_refuses_a_claim_fails_and_its_neighbours_run": "its $inc on text is a TypeError",
+    "test_a_document_that_refuses_a_claim_and_is_cancelled_meanwhile_stays_cancelled": "the same",
     "test_an_outcome_that_the_server_cannot_take_harms_no_other": "it knows no largest document",
     "test_errors_that_are_no_list_do_not_keep_an_outcome_from_being_written": "its $push onto null succeeds",
     "test_an_expired_job_whose_errors_are_no_list_is_rescued_too": "its $push onto null succeeds",

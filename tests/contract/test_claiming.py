@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 from bench import NOW, SECOND, Bench, ids
+from faults import NO_MAJORITY
+from pymongo.errors import OperationFailure
 
 from jobqueue.errors import Unavailable
 from jobqueue.job import Backoff, Candidate, Job, JobId, LeaseId, Status
+from jobqueue.mongo import claims
 from jobqueue.mongo.documents import to_document
 from jobqueue.mongo.fresh import BELIEVED_SECONDS
+from jobqueue.repository import Window
+
+
+def ids_of(window: Window) -> list[JobId]:
+    return [candidate.id for candidate in window.candidates]
+
 
 MODES = ["auto", "single", "batch"]
 
@@ -77,6 +86,37 @@ class TestCandidates(InAutoMode):
 
         expected = sorted(Candidate(-job.priority, NOW, job.id, job.queue) for job in made)
         assert window.candidates == expected[:50]
+        assert not window.complete
+
+    async def test_of_queues_that_are_read_apart_nothing_comes_before_what_one_of_them_may_have_left(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(claims, "MAX_QUEUES", 1)
+        await bench.put(_id="odd", queue="a", status="pending", priority=9, runAt="soon", seq=1)
+        high, middle, low = [
+            await bench.add(queue=queue, priority=rank) for rank, queue in ((5, "a"), (4, "a"), (3, "b"))
+        ]
+
+        nothing, one, all_of_them = [
+            await bench.jobs.candidates(["a", "b"], after=None, limit=limit) for limit in (1, 2, 4)
+        ]
+
+        assert [ids_of(window) for window in (nothing, one, all_of_them)] == [
+            [],
+            [high.id],
+            [high.id, middle.id, low.id],
+        ]
+        assert [window.complete for window in (nothing, one, all_of_them)] == [False, False, True]
+
+    async def test_queues_that_are_read_apart_do_not_look_complete_when_they_do_not_fit_together(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(claims, "MAX_QUEUES", 1)
+        made = [await bench.add(queue=queue) for queue in ("a", "b", "c")]
+
+        window = await bench.jobs.candidates(["a", "b", "c"], after=None, limit=2)
+
+        assert ids_of(window) == [job.id for job in made[:2]]
         assert not window.complete
 
     async def test_only_due_and_pending_jobs_of_these_queues_are_candidates(self, bench: Bench) -> None:
@@ -176,6 +216,7 @@ async def test_a_document_that_cannot_be_read_is_won_by_itself_and_can_be_quaran
 
     shown = await bench.jobs.get(bad.id)
     assert shown.status is Status.FAILED
+    assert shown.finished_at == NOW
     assert shown.errors is not None
     assert "tags" in shown.errors[0].message
 
@@ -189,8 +230,43 @@ async def test_a_document_that_refuses_a_claim_fails_and_its_neighbours_run(benc
     assert set(ids(won.jobs)) == {job.id for job in jobs if job != jobs[2]}
     assert {job.retry_count for job in won.jobs} == {1}
     document = await bench.stored(jobs[2].id)
-    assert document["status"] == "failed"
+    assert (document["status"], document["finishedAt"]) == ("failed", NOW)
     assert document["errors"][0]["type"] == "Unreadable"
+
+
+async def test_a_document_that_refuses_a_claim_and_is_cancelled_meanwhile_stays_cancelled(bench: Bench) -> None:
+    job = await bench.add()
+    await bench.raw.update_one({"_id": job.id}, {"$set": {"retryCount": "none"}})
+
+    async def cancel() -> None:
+        await bench.raw.update_one({"_id": job.id}, {"$set": {"status": "cancelled"}})
+
+    bench.faults.meanwhile("update_one", cancel)
+    await bench.jobs.claim([job.id], bench.lease(), at=NOW)
+
+    assert (await bench.stored(job.id))["status"] == "cancelled"
+
+
+async def test_a_claim_that_the_server_refuses_for_no_fault_of_the_jobs_leaves_them_pending(bench: Bench) -> None:
+    jobs = await bench.add_many(2)
+    for method in ("update_many", "find_one_and_update"):
+        bench.faults.fail(method, error=OperationFailure("not authorized", 13))
+
+    with pytest.raises(Unavailable):
+        await bench.jobs.claim(ids(jobs), bench.lease(), at=NOW)
+
+    assert {await bench.status(job.id) for job in jobs} == {Status.PENDING}
+
+
+async def test_a_claim_one_by_one_that_no_majority_has_is_not_won(bench: Bench, claim_mode: str) -> None:
+    """After the statement for all of them was refused because of one."""
+    jobs = await bench.add_many(2)
+    bench.faults.fail("update_many", error=OperationFailure("cannot increment", 14))
+    for method in ("bulk_write", "find_one_and_update"):
+        bench.faults.lose_answer(method, error=NO_MAJORITY)
+
+    with pytest.raises(Unavailable):
+        await bench.jobs.claim(ids(jobs), bench.lease(), at=NOW)
 
 
 async def test_numbers_that_mongosh_wrote_as_doubles_are_read(bench: Bench) -> None:
@@ -203,6 +279,18 @@ async def test_numbers_that_mongosh_wrote_as_doubles_are_read(bench: Bench) -> N
     (claimed,) = won.jobs
     assert isinstance(claimed, Job)
     assert (claimed.retry_count, claimed.max_retries, claimed.priority) == (2, 4, 5)
+
+
+class TestStatements(InAutoMode):
+    @pytest.mark.parametrize("count", [1, 2])
+    async def test_one_job_is_claimed_by_find_and_modify_where_that_is_cheap(self, bench: Bench, count: int) -> None:
+        jobs = await bench.add_many(count)
+        bench.faults.calls.clear()
+
+        await bench.jobs.claim(ids(jobs), bench.lease(), at=NOW)
+
+        cheap = count == 1 and not bench.jobs.features.embedded
+        assert bench.faults.calls == ["find_one_and_update" if cheap else "update_many"]
 
 
 async def test_a_claim_of_nothing_wins_nothing(bench: Bench) -> None:
