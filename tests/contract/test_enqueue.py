@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bench import NOW, SECOND, Bench, ids, insert_one
 from faults import NO_MAJORITY
-from pymongo.errors import ServerSelectionTimeoutError
+from pymongo.errors import BulkWriteError, OperationFailure, ServerSelectionTimeoutError
 
 from jobqueue.errors import DuplicateJob, InvalidJob, OutcomeUnknown, ShuttingDown, Unavailable
 from jobqueue.job import Backoff, Job, Status
@@ -235,6 +235,49 @@ async def test_a_server_that_cannot_be_reached_leaves_nothing_in_doubt(bench: Be
 
     assert not isinstance(refusal.value, OutcomeUnknown)
     assert str(refusal.value) == "cannot store the job: no MongoDB server could be reached"
+
+
+async def test_what_may_have_been_written_stays_in_doubt_when_the_server_goes_away(bench: Bench) -> None:
+    bench.faults.lose_answer("insert_many")
+    bench.faults.fail("insert_many", times=100, error=ServerSelectionTimeoutError("no primary (injected)"))
+
+    with pytest.raises(OutcomeUnknown):
+        await bench.add()
+
+
+async def test_a_server_that_lets_nobody_write_refuses_no_job_for_good(bench: Bench) -> None:
+    bench.faults.fail("insert_many", times=100, error=OperationFailure("not authorized (injected)", 13))
+
+    answers = await bench.jobs.insert_many([bench.new(), bench.new()])
+
+    assert [type(answer) for answer in answers] == [Unavailable, Unavailable]
+
+
+@pytest.mark.parametrize(("code", "answered"), [(121, InvalidJob), (13, Unavailable)])
+async def test_one_of_a_batch_that_the_server_did_not_take_is_told_whose_fault_that_is(
+    bench: Bench, code: int, answered: type[Exception]
+) -> None:
+    refused = BulkWriteError({"writeErrors": [{"index": 1, "code": code, "errmsg": "(injected)"}]})
+    bench.faults.lose_answer("insert_many", error=refused)
+
+    answers = await bench.jobs.insert_many([bench.new() for _ in range(3)])
+
+    assert [type(answer) for answer in answers] == [Job, answered, Job]
+
+
+async def test_a_duplicate_that_cannot_be_looked_at_may_be_the_job_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.add(id="101")
+
+    async def unanswered(self: Calls, what: str, *args: object, **options: object) -> None:
+        raise Unavailable(f"cannot {what}")
+
+    monkeypatch.setattr(Calls, "run", unanswered)
+
+    answers = await bench.jobs.insert_many([bench.new(), bench.new(id="101")])
+
+    assert [type(answer) for answer in answers] == [Job, OutcomeUnknown]
 
 
 async def test_a_cancelled_caller_does_not_take_its_neighbours_along(bench: Bench) -> None:
