@@ -6,13 +6,15 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 from bench import LEASE, NOW, Bench, chosen_backend
+from pymongo import MongoClient
 
 from jobqueue.driver import lease_store
 from jobqueue.errors import Unavailable
-from jobqueue.job import JobId
+from jobqueue.job import Claim, JobId, LeaseId
 from jobqueue.mongo.leases import MongoLeaseStore
 from jobqueue.repository import Held
 from jobqueue.settings import Settings
@@ -78,16 +80,19 @@ async def test_a_renewed_lease_is_not_rescued(bench: Bench, store: MongoLeaseSto
 
 
 async def test_a_look_tells_who_owns_a_job_and_whether_it_is_to_stop(bench: Bench, store: MongoLeaseStore) -> None:
-    running, asked, done = await bench.claim(*await bench.add_many(3))
+    running, asked, done, typed = await bench.claim(*await bench.add_many(4))
     await bench.jobs.cancel(asked.job_id, at=NOW)
     await bench.jobs.complete(done, None, at=NOW)
+    await bench.raw.update_one({"_id": typed.job_id}, {"$set": {"lease": "mine"}})
 
-    held = await asyncio.to_thread(store.held, [running.job_id, asked.job_id, done.job_id, JobId("gone")])
+    claims = (running, asked, done, typed)
+    held = await asyncio.to_thread(store.held, [*(claim.job_id for claim in claims), JobId("gone")])
 
     assert held == {
         running.job_id: Held(running.lease_id, cancel_requested=False),
         asked.job_id: Held(asked.lease_id, cancel_requested=True),
         done.job_id: Held(None, cancel_requested=False),
+        typed.job_id: Held(None, cancel_requested=False),
     }
 
 
@@ -101,15 +106,47 @@ def test_it_can_be_made_in_a_thread_and_gives_up_in_a_third_of_a_lease(port: int
 
     def use() -> None:
         store = lease_store(Settings(lease_seconds=0.6), f"mongodb://127.0.0.1:{port}/")
-        try:
-            store.hello()
-        except Unavailable as error:
-            errors.append(error)
-        finally:
-            store.close()
+        claim = Claim(JobId("a"), LeaseId("L"))
+        for ask in (store.hello, lambda: store.renew([claim], NOW), lambda: store.held([claim.job_id])):
+            try:
+                ask()
+            except Unavailable as error:
+                errors.append(error)
+        store.close()
 
     thread = threading.Thread(target=use)
     thread.start()
     thread.join(timeout=30)
 
-    assert [str(error) for error in errors] == ["cannot reach MongoDB: no MongoDB server could be reached"]
+    assert [str(error) for error in errors] == [
+        f"cannot {what}: no MongoDB server could be reached"
+        for what in ("reach MongoDB", "renew leases", "renew leases")
+    ]
+
+
+class Answering:
+    """A client whose primary says of itself what the test says."""
+
+    def __init__(self) -> None:
+        self.admin = self
+        self.answer: dict[str, Any] = {"localTime": NOW}
+
+    def __getitem__(self, name: str) -> Answering:
+        return self
+
+    def get_collection(self, name: str, **options: object) -> None: ...
+
+    def command(self, name: str, **options: object) -> dict[str, Any]:
+        return self.answer
+
+
+def test_another_primary_or_the_same_one_in_another_term_is_told_apart() -> None:
+    client = Answering()
+    store = MongoLeaseStore(cast(MongoClient[dict[str, Any]], client), "jobs")
+
+    seen = [store.hello().primary]
+    for name in ("primary", "me", "setVersion", "electionId"):
+        client.answer[name] = "another"
+        seen.append(store.hello().primary)
+
+    assert len(set(seen)) == 5

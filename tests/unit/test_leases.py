@@ -77,6 +77,24 @@ def test_a_cancel_request_is_told_once(keeper: LeaseKeeper) -> None:
     assert keeper.judge([A], held) == []
 
 
+def test_with_an_attempt_that_ended_is_forgotten_what_was_told_of_it(keeper: LeaseKeeper) -> None:
+    held = {A.job_id: Held(A.lease_id, cancel_requested=True)}
+    keeper.judge([A], held)
+
+    keeper.remove(A)
+    keeper.add(A, expires_at=NOW + LEASE, renew_until=NOW + timedelta(hours=1))
+
+    assert keeper.judge([A], held) == [(A, Notice.CANCEL_REQUESTED)]
+
+
+def test_an_attempt_that_ended_while_it_was_renewed_is_not_there_again(keeper: LeaseKeeper) -> None:
+    keeper.remove(A)
+
+    keeper.renewed([A], NOW + 2 * LEASE)
+
+    assert len(keeper) == 0
+
+
 def test_nothing_is_said_of_an_attempt_that_ended_meanwhile(keeper: LeaseKeeper) -> None:
     keeper.remove(A)
 
@@ -198,9 +216,11 @@ class FakeStore:
     def __init__(self) -> None:
         self.renewals: list[tuple[Sequence[Claim], datetime]] = []
         self.under: dict[JobId, Held] = {}
+        self.ahead = timedelta(0)
         self.away = False
         self.odd = False
         self.waits_seconds = [0.001]
+        self.closed = False
 
     def hello(self) -> ServerHello:
         if self.odd:
@@ -208,7 +228,7 @@ class FakeStore:
         if self.away:
             raise Unavailable("away")
         waited = self.waits_seconds.pop(0) if len(self.waits_seconds) > 1 else self.waits_seconds[0]
-        return ServerHello(datetime.now(UTC), waited, "p")
+        return ServerHello(datetime.now(UTC) + self.ahead, waited, "p")
 
     def renew(self, claims: Sequence[Claim], expires_at: datetime) -> None:
         self.renewals.append((claims, expires_at))
@@ -217,7 +237,7 @@ class FakeStore:
         return {job_id: self.under[job_id] for job_id in job_ids if job_id in self.under}
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 class Beats:
@@ -254,6 +274,38 @@ def test_a_beat_renews_what_is_due_and_tells_what_was_lost() -> None:
     assert set(renewed) == {A, B}
     assert expires_at >= now + LEASE
     assert beats.news == [(B, Notice.LOST)]
+
+
+def test_what_was_renewed_is_left_alone_by_the_next_beat() -> None:
+    beats = Beats()
+    now = beats.clock.now()
+    beats.keeper.add(A, expires_at=now + LEASE / 2, renew_until=now + timedelta(hours=1))
+
+    beats.beat()
+    beats.beat()
+
+    assert len(beats.store.renewals) == 1
+
+
+def test_a_step_of_the_servers_clock_breaks_the_contact() -> None:
+    beats = Beats()
+    beats.beat()
+    between = beats.clock.monotonic()
+    beats.store.ahead = timedelta(minutes=1)
+
+    beats.beat()
+
+    assert beats.contact.steady_seconds(between) <= 0, "contact since before the step"
+
+
+def test_the_thread_tells_of_its_first_beat_and_disconnects_at_its_end() -> None:
+    beats = Beats()
+    beats.thread.start()
+
+    assert beats.thread.wait_for_first_beat(30)
+    beats.thread.stop()
+
+    assert beats.store.closed
 
 
 def test_a_beat_without_an_answer_breaks_the_contact() -> None:
