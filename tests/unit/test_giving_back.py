@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from hand_clock import HandClock
+from hand_clock import START, HandClock
 from wired_pool import LEASE, SLOTS, Wire, end, waiting, wired_pool
 
 from jobqueue.errors import Unavailable
-from jobqueue.job import Candidate, Claim, JobId, Lease, LeaseId
+from jobqueue.job import Candidate, Claim, JobId, Lease, LeaseId, WorkerId
 from jobqueue.repository import Claimed
 from jobqueue.tasks import Registry
 from jobqueue.worker import LATE_CLAIM_SECONDS
@@ -126,11 +126,55 @@ async def test_what_was_claimed_behind_a_lost_answer_is_run_when_it_is_given_bac
     poller = asyncio.create_task(pool.poller.run())
     for _ in range(2):  # the one without an answer, and the one that loses
         await asyncio.wait_for(wire.claims.get(), 20)
+
+    await pool.release_orphans()
+    assert not wire.released, "it may still be carried out"
+    clock.seconds += 2 * LATE_CLAIM_SECONDS
+    for _ in range(2):  # once is enough
+        await pool.release_orphans()
+
+    await asyncio.wait_for(wire.all_completed.wait(), 20)
+    await end(pool, poller)
+
+
+class WonUnanswered(GivingBack):
+    """Does not answer the first claim, though it was carried out."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.known: list[Claim] = []
+
+    async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
+        raise Unavailable("no answer")
+
+    async def claimed(self, job_ids: Sequence[JobId], lease_id: LeaseId) -> Claimed:
+        return await super().claim(job_ids, Lease(id=lease_id, worker_id=WorkerId("w"), expires_at=START), at=START)
+
+    async def release_orphans(
+        self, lease_ids: Collection[LeaseId], known: Collection[Claim], *, at: datetime
+    ) -> Sequence[Candidate]:
+        self.known += known
+        return []
+
+
+async def test_what_was_won_behind_a_lost_answer_and_runs_is_not_given_back() -> None:
+    registry, clock, begun, may_end = Registry(), HandClock(), asyncio.Event(), asyncio.Event()
+    wire = WonUnanswered()
+
+    @registry.task("noop")
+    async def noop() -> None:
+        begun.set()
+        await may_end.wait()
+
+    pool = wired_pool(wire, registry, clock=clock)
+    poller = asyncio.create_task(pool.poller.run())
+    await asyncio.wait_for(begun.wait(), 20)
     clock.seconds += 2 * LATE_CLAIM_SECONDS
 
     await pool.release_orphans()
 
-    await asyncio.wait_for(wire.all_completed.wait(), 20)
+    assert wire.known == pool.running != []
+    may_end.set()
     await end(pool, poller)
 
 
