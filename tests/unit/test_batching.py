@@ -104,6 +104,22 @@ async def test_a_batch_that_took_long_leaves_no_quiet_time_behind(store: Store) 
     assert await burst(group, store, "a", "b", "c") == [["a", "b", "c"]]
 
 
+async def test_beside_a_batch_that_takes_long_nobody_goes_ahead(store: Store) -> None:
+    clock = HandClock()
+    limits = BatchLimits(items=3, first=1)
+    group = GroupCommit[str, str](store.flush, name="items", limits=limits, clock=clock.monotonic)
+    slow = submit(group, "slow")
+    await store.batch(0)
+    clock.seconds += 10 * QUIET_SECONDS
+
+    full = submit(group, "a", "b", "c")
+
+    assert await store.batch(1) == ["a", "b", "c"]
+    for number in range(2):
+        store.answer(number)
+    await asyncio.gather(*slow, *full)
+
+
 def ask(group: Group, item: str, *, size: int = 1) -> Coroutine[Any, Any, str]:
     return group.submit(item) if isinstance(group, EachTurn) else group.submit(item, size=size)
 
@@ -175,6 +191,19 @@ async def test_only_full_batches_go_beside_one_in_flight_and_not_more_than_allow
         assert await store.batch(number) == expected
         store.answer(number)
     await asyncio.gather(*tasks)
+
+
+async def test_a_batch_is_full_by_its_bytes_too(store: Store) -> None:
+    group = commit(store, bytes=10)
+    first = submit(group, "a")
+    await store.batch(0)
+
+    rest = submit(group, "b", "c", size=5)
+
+    assert await store.batch(1) == ["b", "c"]
+    for number in range(2):
+        store.answer(number)
+    await asyncio.gather(*first, *rest)
 
 
 async def test_so_many_batches_as_are_wanted_go_at_once_however_small(store: Store) -> None:
@@ -309,6 +338,16 @@ async def test_what_is_too_much_is_refused_by_number_and_by_bytes(store: Store) 
     await asyncio.gather(*tasks)
 
 
+async def test_what_was_written_leaves_room_for_as_many_bytes(store: Store) -> None:
+    group = commit(store, waiting_bytes=10)
+
+    for number, item in enumerate(("a", "b")):
+        [task] = submit(group, item, size=10)
+        await store.batch(number)
+        store.answer(number)
+        assert await task == item.upper()
+
+
 async def test_a_callers_time_is_over_and_it_is_told_whether_its_item_was_sent(store: Store) -> None:
     group = commit(store)
     sent = asyncio.create_task(group.submit_all(["a"], [1], seconds=0.01))
@@ -321,6 +360,50 @@ async def test_a_callers_time_is_over_and_it_is_told_whether_its_item_was_sent(s
     store.answer(0)
     await settle()
     assert store.batches == [["a"]]
+
+
+async def test_what_comes_after_a_callers_time_changes_nothing_of_what_it_was_told(store: Store) -> None:
+    answers = await commit(store).submit_all([("a", 1)], seconds=0.01)
+    told = list(answers)
+
+    store.answer(0)
+    await settle()
+
+    assert list(answers) == told
+
+
+async def test_who_gives_up_leaves_room_for_as_many_bytes_as_it_took(store: Store) -> None:
+    group = commit(store, waiting_bytes=10)
+    [first] = submit(group, "a")
+    await store.batch(0)
+    await group.submit_all([("b", 10)], seconds=0.01)
+
+    [second] = submit(group, "c", size=10)
+    await settle()
+
+    assert not second.done()
+    store.answer(0)
+    await store.batch(1)
+    store.answer(1)
+    assert [await first, await second] == ["A", "C"]
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_no_timer_keeps_what_was_answered_in_time() -> None:
+    class Answer:
+        pass
+
+    async def flush(batch: Sequence[str]) -> Sequence[Answer]:
+        return [Answer() for _ in batch]
+
+    group = GroupCommit[str, Answer](flush, name="items")
+    [answer] = await group.submit_all([("a", 1)], seconds=60)
+    kept = weakref.ref(answer)
+
+    del answer
+    await settle()
+
+    assert kept() is None
 
 
 async def test_who_gives_up_costs_the_same_however_many_others_wait() -> None:
