@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -291,6 +292,18 @@ class TestStatements(InAutoMode):
 
         cheap = count == 1 and not bench.jobs.features.embedded
         assert bench.faults.calls == ["find_one_and_update" if cheap else "update_many"]
+
+    @pytest.mark.parametrize("near", [False, True])
+    async def test_in_a_sharded_cluster_each_has_a_statement_of_its_own(self, bench: Bench, near: bool) -> None:
+        """One for many may be carried out twice or not at all there, while data moves."""
+        jobs = [await bench.add(insert_id=bench.ids.insert_id(near=near)) for _ in range(2)]
+        bench.jobs._store.features = replace(bench.jobs.features, sharded=True)
+        bench.faults.calls.clear()
+
+        won = await bench.jobs.claim(ids(jobs), bench.lease(), at=NOW)
+
+        assert bench.faults.calls == ["bulk_write"]
+        assert {job.retry_count for job in won.jobs} == {1}
 
 
 async def test_a_claim_of_nothing_wins_nothing(bench: Bench) -> None:

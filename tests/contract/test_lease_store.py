@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 from bench import LEASE, NOW, Bench, chosen_backend
-from pymongo import MongoClient
+from pymongo import MongoClient, UpdateMany, UpdateOne
 
 from jobqueue.driver import lease_store
 from jobqueue.errors import Unavailable
@@ -83,7 +83,7 @@ async def test_a_look_tells_who_owns_a_job_and_whether_it_is_to_stop(bench: Benc
     running, asked, done, typed = await bench.claim(*await bench.add_many(4))
     await bench.jobs.cancel(asked.job_id, at=NOW)
     await bench.jobs.complete(done, None, at=NOW)
-    await bench.raw.update_one({"_id": typed.job_id}, {"$set": {"lease": "mine"}})
+    await bench.raw.update_one({"_id": typed.job_id}, {"$set": {"lease": [{"id": "mine"}]}})
 
     claims = (running, asked, done, typed)
     held = await asyncio.to_thread(store.held, [*(claim.job_id for claim in claims), JobId("gone")])
@@ -130,11 +130,16 @@ class Answering:
     def __init__(self) -> None:
         self.admin = self
         self.answer: dict[str, Any] = {"localTime": NOW}
+        self.written: list[object] = []
 
     def __getitem__(self, name: str) -> Answering:
         return self
 
-    def get_collection(self, name: str, **options: object) -> None: ...
+    def get_collection(self, name: str, **options: object) -> Answering:
+        return self
+
+    def bulk_write(self, writes: Sequence[object], **options: object) -> None:
+        self.written += writes
 
     def command(self, name: str, **options: object) -> dict[str, Any]:
         return self.answer
@@ -150,3 +155,18 @@ def test_another_primary_or_the_same_one_in_another_term_is_told_apart() -> None
         seen.append(store.hello().primary)
 
     assert len(set(seen)) == 5
+
+
+@pytest.mark.parametrize(("message", "statements"), [({}, [UpdateMany]), ({"msg": "isdbgrid"}, [UpdateOne] * 2)])
+def test_in_a_sharded_cluster_each_lease_is_renewed_by_a_statement_of_its_own(
+    message: dict[str, str], statements: list[type]
+) -> None:
+    """One for many may be carried out twice or not at all there, while data moves."""
+    client = Answering()
+    client.answer |= message
+    store = MongoLeaseStore(cast(MongoClient[dict[str, Any]], client), "jobs")
+    store.hello()
+
+    store.renew([Claim(JobId(name), LeaseId("L")) for name in "ab"], NOW)
+
+    assert [type(one) for one in client.written] == statements

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from bench import BOOM, LEASE, NOW, SECOND, Bench
@@ -10,6 +11,7 @@ from faults import LOST, NO_MAJORITY
 
 from jobqueue.errors import InvalidJob, LeaseLost, OutcomeUnknown, Unavailable
 from jobqueue.job import MAX_ERRORS, Claim, JobId, JsonValue, Progress, Status
+from jobqueue.mongo import outcomes
 from jobqueue.mongo.outcomes import MOST_RESULTS
 
 
@@ -73,6 +75,27 @@ async def test_outcomes_that_share_a_statement_ended_when_the_last_of_them_did(b
     )
 
     assert {(await bench.jobs.get(claim.job_id)).finished_at for claim in claims} == {NOW + SECOND}
+
+
+@pytest.mark.parametrize("results", [(1, None), (None, 1)])
+async def test_a_result_and_none_that_are_handed_over_together_stay_apart(
+    bench: Bench, results: tuple[int | None, int | None]
+) -> None:
+    claims = await bench.claim(*await bench.add_many(2))
+
+    await bench.jobs.complete_many(list(zip(claims, results, strict=True)), at=NOW)
+
+    stored = [await bench.stored(claim.job_id) for claim in claims]
+    assert [document.get("result", "absent") for document in stored] == [result or "absent" for result in results]
+
+
+async def test_outcomes_of_different_kinds_share_no_statement(bench: Bench) -> None:
+    done, stopped = await bench.claim(*await bench.add_many(2))
+
+    await asyncio.gather(bench.jobs.complete(done, None, at=NOW), bench.jobs.abandon(stopped, at=NOW))
+
+    assert await bench.status(done.job_id) is Status.COMPLETED
+    assert await bench.status(stopped.job_id) is Status.CANCELLED
 
 
 @pytest.mark.parametrize(
@@ -222,6 +245,27 @@ async def test_an_outcome_that_finds_no_server_for_long_is_unknown_and_can_be_re
     bench.faults.clear()
     await bench.jobs.complete(claim, None, at=NOW)
     assert await bench.status(claim.job_id) is Status.COMPLETED
+
+
+async def test_an_outcome_that_no_majority_has_is_not_acknowledged(bench: Bench) -> None:
+    claim = await bench.running()
+    bench.faults.lose_answer("bulk_write", times=100, error=NO_MAJORITY)
+
+    with pytest.raises(OutcomeUnknown):
+        await bench.jobs.complete(claim, None, at=NOW)
+
+
+async def test_in_a_sharded_cluster_no_outcomes_share_a_statement(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for many may be carried out twice or not at all there, while data moves."""
+    claims = await bench.claim(*await bench.add_many(2))
+    bench.jobs._store.features = replace(bench.jobs.features, sharded=True)
+    monkeypatch.delattr(outcomes, "UpdateMany")
+
+    answers = await bench.jobs.complete_many([(claim, None) for claim in claims], at=NOW)
+
+    assert list(answers) == [None, None]
 
 
 async def test_a_result_that_cannot_be_stored_is_refused_at_once(bench: Bench) -> None:
