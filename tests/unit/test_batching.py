@@ -262,6 +262,26 @@ async def test_a_flush_that_breaks_leaves_nobody_waiting(store: Store, make: Cal
     assert await asyncio.gather(*again) == ["C"]
 
 
+@pytest.mark.parametrize("kind", [GroupCommit[str, str], EachTurn[str, str]])
+async def test_a_flush_that_has_no_answer_for_each_leaves_nobody_waiting(kind: type[Group]) -> None:
+    async def flush(batch: Sequence[str]) -> Sequence[str]:
+        return batch[1:]
+
+    answers = await asyncio.gather(*submit(kind(flush, name="items"), "a", "b"), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [RuntimeError, RuntimeError]
+
+
+@pytest.mark.parametrize("kind", [GroupCommit[str, str], EachTurn[str, str]])
+async def test_a_flush_that_is_cancelled_leaves_nobody_waiting(kind: type[Group]) -> None:
+    async def flush(batch: Sequence[str]) -> Sequence[str]:
+        raise asyncio.CancelledError
+
+    answers = await asyncio.gather(*submit(kind(flush, name="items"), "a", "b"), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [asyncio.CancelledError, asyncio.CancelledError]
+
+
 @each_kind
 async def test_who_gets_the_same_error_as_others_does_not_see_their_frames(
     store: Store, make: Callable[[Store], Group]
@@ -515,3 +535,17 @@ async def test_closing_sends_what_this_turn_has_and_waits_for_every_answer(store
     await closing
 
     assert await asyncio.gather(*tasks) == ["A", "B"]
+
+
+@pytest.mark.parametrize("kind", [GroupCommit[str, str], EachTurn[str, str]])
+async def test_closing_in_the_turn_of_what_was_submitted_sends_that(kind: type[Group]) -> None:
+    async def flush(batch: Sequence[str]) -> Sequence[str]:
+        return batch
+
+    group = kind(flush, name="items")
+    [task] = submit(group, "a")
+    await asyncio.sleep(0)
+
+    await group.aclose()
+
+    assert await task == "a"
