@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from random import Random
 from typing import cast
 
 import pytest
-from hand_clock import HandClock
+from hand_clock import START, HandClock
 from memory_jobs import MemoryJobs
-from observers import eventually
+from observers import eventually, settle
 from structlog.testing import capture_logs
 
 from jobqueue.admission import MAX_QUEUES_WATCHED, Admission, AdmissionLimits
@@ -163,6 +164,21 @@ async def test_nobody_waits_for_a_new_count_while_there_is_plenty_of_room(clock:
     await eventually(lambda: full(depth), seconds=20, what="the new count is there")
 
 
+async def test_there_is_no_plenty_of_room_where_much_was_let_in_since(clock: HandClock) -> None:
+    counted = Counted(clock, waiting=0)
+    depth = counted.depth(10)
+    await counted.refresh(depth)
+    depth.let_in(6)
+    clock.seconds, counted.hold = 1.0, asyncio.Event()
+
+    waiting = asyncio.create_task(counted.refresh(depth))
+    await settle()
+
+    assert not waiting.done()
+    counted.hold.set()
+    await waiting
+
+
 async def test_a_count_of_some_time_ago_is_not_believed_however_much_room_it_saw(clock: HandClock) -> None:
     counted = Counted(clock, waiting=3)
     depth = counted.depth(10)
@@ -202,6 +218,17 @@ async def test_what_is_let_in_while_it_is_counted_is_not_forgotten(clock: HandCl
     depth.let_in(1)
     with pytest.raises(QueueFull):
         depth.let_in(1)
+
+
+async def test_what_was_stored_and_waits_no_more_leaves_its_room_with_the_next_count(clock: HandClock) -> None:
+    counted = Counted(clock, waiting=0)
+    depth = counted.depth(10)
+
+    for _ in range(3):
+        clock.seconds += 1.0
+        await counted.refresh(depth)
+        depth.let_in(10)
+        depth.settle(10, not_stored=0)
 
 
 async def test_what_turned_out_not_to_be_stored_leaves_its_room(clock: HandClock) -> None:
@@ -255,6 +282,23 @@ async def test_a_count_that_fails_is_told_to_all_who_need_it_and_tried_again(clo
 
     assert [type(each) for each in refused] == [Unavailable] * 5
     assert calls == 2
+
+
+async def test_who_gives_up_waiting_for_a_count_takes_it_from_nobody(clock: HandClock) -> None:
+    counted = Counted(clock, waiting=10)
+    counted.hold = asyncio.Event()
+    depth = counted.depth(10)
+    first = asyncio.create_task(counted.refresh(depth))
+    await counted.began.wait()
+    second = asyncio.create_task(counted.refresh(depth))
+    await settle()
+
+    first.cancel()
+    await settle()
+    counted.hold.set()
+
+    await second
+    assert counted.times == 1
 
 
 async def test_several_places_are_counted_at_once_and_those_that_are_due(clock: HandClock) -> None:
@@ -371,15 +415,30 @@ async def test_a_refusal_does_not_ask_the_store(jobs: MemoryJobs, clock: HandClo
     assert await accepted(rate, 1) == 1
 
 
+class NeverBack(HandClock):
+    """A clock whose time stands still while it is behind what it said before, as that of a server."""
+
+    latest = START
+
+    def now(self) -> datetime:
+        self.latest = max(self.latest, self.surely_past())
+        return self.latest
+
+    def surely_past(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
 async def test_a_clock_that_is_set_back_stops_nobody_for_longer_than_the_burst(
-    jobs: MemoryJobs, clock: HandClock
+    jobs: MemoryJobs, processes: int
 ) -> None:
-    rates = [RateLimit(port(jobs), a_second=10, clock=clock) for _ in range(2)]
+    clock = NeverBack()
+    rates = [RateLimit(port(jobs), a_second=10, clock=clock) for _ in range(processes)]
     clock.seconds = 3600
     assert await accepted(rates[0], 20) == 10
 
     clock.seconds = 0
-    assert [await accepted(rate, 20) for rate in rates] == [0, 0]
+    assert [await accepted(rate, 20) for rate in rates] == [0] * processes
     clock.seconds = 2
     assert sum([await accepted(rate, 20) for rate in rates]) == 10
 
@@ -402,6 +461,90 @@ async def test_many_are_taken_at_once_in_one_advance(jobs: MemoryJobs, clock: Ha
     assert await accepted(rate, 499) == 499
 
     assert jobs.meters == meter
+
+
+async def test_what_is_at_hand_is_used_beside_what_is_taken_for_many(jobs: MemoryJobs, clock: HandClock) -> None:
+    """Of two times five: one, six, and the three that are left."""
+    rate = RateLimit(port(jobs), a_second=5 * LEASES_A_SECOND, clock=clock)
+    for wanted in (1, 6):
+        await rate.take(wanted)
+    meter = dict(jobs.meters)
+
+    await rate.take(3)
+
+    assert jobs.meters == meter
+
+
+async def test_what_is_at_hand_counts_for_who_wants_the_rest(jobs: MemoryJobs, clock: HandClock) -> None:
+    a_second = 5 * LEASES_A_SECOND
+    rate = RateLimit(port(jobs), a_second=a_second, clock=clock)
+    await rate.take(1)
+
+    await rate.take(a_second - 1)
+
+
+async def test_processes_that_move_the_meter_at_the_same_time_share_one_rate(clock: HandClock) -> None:
+    class Slow(MemoryJobs):
+        async def read_meter(self, name: str) -> int:
+            found = await super().read_meter(name)
+            await asyncio.sleep(0)
+            return found
+
+    jobs, a_second = Slow(), LEASES_A_SECOND
+    rates = [RateLimit(port(jobs), a_second=a_second, clock=clock) for _ in range(2 * a_second)]
+
+    let_in = await asyncio.gather(*(accepted(rate, 1) for rate in rates))
+
+    assert 0 < sum(let_in) <= a_second
+
+
+async def test_where_tokens_come_one_by_one_the_store_is_asked_now_and_then(clock: HandClock) -> None:
+    class Counting(MemoryJobs):
+        asked = 0
+
+        async def read_meter(self, name: str) -> int:
+            self.asked += 1
+            return await super().read_meter(name)
+
+    jobs, a_second = Counting(), 5 * LEASES_A_SECOND
+    rate = RateLimit(port(jobs), a_second=a_second, clock=clock)
+    await rate.take(a_second)
+    jobs.asked = 0
+
+    for _ in range(a_second):
+        clock.seconds += 1 / a_second
+        await accepted(rate, 1)
+
+    assert 0 < jobs.asked <= LEASES_A_SECOND
+
+
+async def test_who_stands_in_line_takes_what_the_first_of_them_brings(clock: HandClock) -> None:
+    class Slow(MemoryJobs):
+        asked = 0
+
+        async def read_meter(self, name: str) -> int:
+            self.asked += 1
+            await asyncio.sleep(0)
+            return await super().read_meter(name)
+
+    jobs = Slow()
+    rate = RateLimit(port(jobs), a_second=5 * LEASES_A_SECOND, clock=clock)
+
+    await asyncio.gather(*(rate.take(1) for _ in range(5)))
+
+    assert jobs.asked == 1
+
+
+async def test_what_was_taken_in_advance_and_not_used_is_not_saved_up(jobs: MemoryJobs, clock: HandClock) -> None:
+    a_second = 5 * LEASES_A_SECOND
+    rate = RateLimit(port(jobs), a_second=a_second, clock=clock)
+    await rate.take(1)
+    clock.seconds = 1.0
+
+    await rate.take(a_second)
+
+    with pytest.raises(RateLimited):
+        await rate.take(1)
 
 
 async def test_more_at_once_than_the_rate_is_refused(jobs: MemoryJobs, clock: HandClock) -> None:
@@ -481,16 +624,35 @@ async def test_what_does_not_fit_is_refused_whole(jobs: MemoryJobs, clock: HandC
         pass
 
 
-async def test_a_full_queue_does_not_close_another(jobs: MemoryJobs, clock: HandClock) -> None:
+@pytest.mark.parametrize("wanted", [["b", "a"], ["a", "b"]])
+async def test_a_full_queue_does_not_close_another_nor_open_it(
+    jobs: MemoryJobs, clock: HandClock, wanted: list[str]
+) -> None:
     admission = Admission(port(jobs), limits=AdmissionLimits(pending=5, pending_per_queue=2), clock=clock)
     async with admission.admit(["a", "a", "b"]):
         pass
 
     with pytest.raises(QueueFull, match="queue 'a'"):
-        async with admission.admit(["b", "a"]):
+        async with admission.admit(wanted):
             raise AssertionError("let in")
     async with admission.admit(["b"]):
         pass
+    with pytest.raises(QueueFull, match="queue 'b'"):
+        async with admission.admit(["b"]):
+            raise AssertionError("let in")
+
+
+async def test_what_is_given_back_leaves_room_in_its_own_queue(jobs: MemoryJobs, clock: HandClock) -> None:
+    admission = Admission(port(jobs), limits=AdmissionLimits(pending_per_queue=1), clock=clock)
+
+    async with admission.admit(["a", "b"]) as admitted:
+        admitted.give_back("b")
+
+    async with admission.admit(["b"]):
+        pass
+    with pytest.raises(QueueFull, match="queue 'a'"):
+        async with admission.admit(["a"]):
+            raise AssertionError("let in")
 
 
 @pytest.mark.parametrize("limits", [AdmissionLimits(pending=1), AdmissionLimits(a_second=1)])
