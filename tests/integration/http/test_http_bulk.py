@@ -40,7 +40,7 @@ async def test_all_items_are_stored_in_their_order(client: Client, jobs: MemoryJ
 
 
 async def test_lines_of_json_are_taken_as_well_blank_ones_left_out(client: Client, jobs: MemoryJobs) -> None:
-    response = await client.post("/jobs/bulk", data=b'{"id": "a"}\r\n\n{"id": "b"}', headers=NDJSON)
+    response = await client.post("/jobs/bulk", data=b'{"id": "a"}\r\n\n \r\n{"id": "b"}', headers=NDJSON)
 
     assert [item["id"] for item in (await response.json())["items"]] == ["a", "b"]
     assert jobs.jobs.keys() == {"a", "b"}

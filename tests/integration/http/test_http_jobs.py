@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from memory_jobs import MemoryJobs, ObservedFollowers, SilentDispatcher
 
+from jobqueue.api.handlers import Limits
 from jobqueue.job import Backoff, Lease, LeaseId, Status, WorkerId
 from jobqueue.service import JobService
 
@@ -369,3 +370,21 @@ async def test_a_job_that_is_not_there_is_404(client: Client, method: str, path:
     problem = await response.json()
     assert response.status == 404
     assert (problem["type"], problem["jobId"]) == ("urn:problem-type:jobqueue:job-not-found", "nobody")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/json"},
+        {"Content-Type": "application/json; charset=UTF-8", "Content-Encoding": "Identity"},
+    ],
+)
+async def test_a_body_as_large_as_may_be_is_taken_however_its_headers_say_what_it_is(
+    client: Client, limits: Limits, headers: dict[str, str]
+) -> None:
+    head, tail = b'{"payload":"', b'"}'
+    body = head + b"x" * (limits.max_payload_bytes - len(head + tail)) + tail
+
+    response = await client.post("/jobs", data=body, headers=headers)
+
+    assert response.status == 201
