@@ -193,15 +193,16 @@ async def test_an_outcome_that_the_server_cannot_take_harms_no_other(bench: Benc
 
 
 async def test_each_of_a_batch_is_told_its_own_end(bench: Bench) -> None:
-    mine, lost, gone = await bench.claim(*await bench.add_many(3))
+    mine, lost, gone, typed = await bench.claim(*await bench.add_many(4))
     await bench.change_lease(lost, id="another")
     await bench.raw.delete_one({"_id": gone.job_id})
+    await bench.raw.update_one({"_id": typed.job_id}, {"$set": {"lease": [{"by": "hand"}]}})
 
     answers = await asyncio.gather(
-        *(bench.jobs.complete(claim, None, at=NOW) for claim in (mine, lost, gone)), return_exceptions=True
+        *(bench.jobs.complete(claim, None, at=NOW) for claim in (mine, lost, gone, typed)), return_exceptions=True
     )
 
-    assert [type(answer) for answer in answers] == [type(None), LeaseLost, LeaseLost]
+    assert [type(answer) for answer in answers] == [type(None), LeaseLost, LeaseLost, LeaseLost]
     assert await bench.status(mine.job_id) is Status.COMPLETED
 
 
