@@ -385,9 +385,9 @@ class TestFreshJobs:
         assert [(each.payload, each.retry_count) for each in won.jobs] == [("as it is", 2)]
 
     async def test_one_that_must_be_read_keeps_none_from_being_claimed(self, bench: Bench) -> None:
-        made_at = bench.clock.at - timedelta(seconds=BELIEVED_SECONDS + 1)
+        made_at = bench.clock.now() - timedelta(seconds=BELIEVED_SECONDS + 1)
         made = [await self.fresh(bench), await self.fresh(bench, created_at=made_at)]
 
-        won = await bench.jobs.claim(ids(made), bench.lease(), at=bench.clock.at)
+        won = await bench.jobs.claim(ids(made), bench.lease(), at=bench.clock.now())
 
         assert set(ids(won.jobs)) == set(ids(made))

@@ -294,7 +294,7 @@ async def test_a_start_that_cannot_be_noted_is_refused_at_once_and_leaves_nothin
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can change the limits of a running process")
 async def test_a_server_whose_disk_was_full_is_started_again(folder: Path, port: int) -> None:
     """It would stay, and refuse everything also when there is room."""
-    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+    async with EmbeddedServer(folder, build="python", first_port=port) as server:
         await asyncio.to_thread(insert, server.uri, "before")
         _, process = processes_in(folder)
         _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
@@ -495,7 +495,7 @@ async def test_others_join_the_server_that_runs(folder: Path, port: int) -> None
 
 async def test_a_copied_folder_leaves_the_server_of_the_original_alone(folder: Path, tmp_path: Path, port: int) -> None:
     copy = tmp_path / "copy"
-    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+    async with EmbeddedServer(folder, build="python", first_port=port) as server:
         await asyncio.to_thread(insert, server.uri, "in the original")
         shutil.copytree(folder, copy)
         with pytest.raises(ConfigurationError, match=r"first start `jobqueue serve`"):
@@ -508,7 +508,7 @@ async def test_a_copied_folder_leaves_the_server_of_the_original_alone(folder: P
 
 async def test_a_folder_that_is_moved_keeps_its_server(folder: Path, tmp_path: Path, port: int) -> None:
     moved = tmp_path / "moved"
-    async with EmbeddedServer(folder, engine="python", first_port=port) as server:
+    async with EmbeddedServer(folder, build="python", first_port=port) as server:
         await asyncio.to_thread(folder.rename, moved)
 
         assert join(moved) == server.uri

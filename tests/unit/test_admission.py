@@ -465,7 +465,7 @@ async def test_many_are_taken_at_once_in_one_advance(jobs: MemoryJobs, clock: Ha
 
 async def test_what_is_at_hand_is_used_beside_what_is_taken_for_many(jobs: MemoryJobs, clock: HandClock) -> None:
     """Of two times five: one, six, and the three that are left."""
-    rate = RateLimit(port(jobs), a_second=5 * LEASES_A_SECOND, clock=clock)
+    rate = RateLimit(port(jobs), a_second=5 * ADVANCES_A_SECOND, clock=clock)
     for wanted in (1, 6):
         await rate.take(wanted)
     meter = dict(jobs.meters)
@@ -476,7 +476,7 @@ async def test_what_is_at_hand_is_used_beside_what_is_taken_for_many(jobs: Memor
 
 
 async def test_what_is_at_hand_counts_for_who_wants_the_rest(jobs: MemoryJobs, clock: HandClock) -> None:
-    a_second = 5 * LEASES_A_SECOND
+    a_second = 5 * ADVANCES_A_SECOND
     rate = RateLimit(port(jobs), a_second=a_second, clock=clock)
     await rate.take(1)
 
@@ -490,7 +490,7 @@ async def test_processes_that_move_the_meter_at_the_same_time_share_one_rate(clo
             await asyncio.sleep(0)
             return found
 
-    jobs, a_second = Slow(), LEASES_A_SECOND
+    jobs, a_second = Slow(), ADVANCES_A_SECOND
     rates = [RateLimit(port(jobs), a_second=a_second, clock=clock) for _ in range(2 * a_second)]
 
     let_in = await asyncio.gather(*(accepted(rate, 1) for rate in rates))
@@ -506,7 +506,7 @@ async def test_where_tokens_come_one_by_one_the_store_is_asked_now_and_then(cloc
             self.asked += 1
             return await super().read_meter(name)
 
-    jobs, a_second = Counting(), 5 * LEASES_A_SECOND
+    jobs, a_second = Counting(), 5 * ADVANCES_A_SECOND
     rate = RateLimit(port(jobs), a_second=a_second, clock=clock)
     await rate.take(a_second)
     jobs.asked = 0
@@ -515,7 +515,7 @@ async def test_where_tokens_come_one_by_one_the_store_is_asked_now_and_then(cloc
         clock.seconds += 1 / a_second
         await accepted(rate, 1)
 
-    assert 0 < jobs.asked <= LEASES_A_SECOND
+    assert 0 < jobs.asked <= ADVANCES_A_SECOND
 
 
 async def test_who_stands_in_line_takes_what_the_first_of_them_brings(clock: HandClock) -> None:
@@ -528,7 +528,7 @@ async def test_who_stands_in_line_takes_what_the_first_of_them_brings(clock: Han
             return await super().read_meter(name)
 
     jobs = Slow()
-    rate = RateLimit(port(jobs), a_second=5 * LEASES_A_SECOND, clock=clock)
+    rate = RateLimit(port(jobs), a_second=5 * ADVANCES_A_SECOND, clock=clock)
 
     await asyncio.gather(*(rate.take(1) for _ in range(5)))
 
@@ -536,7 +536,7 @@ async def test_who_stands_in_line_takes_what_the_first_of_them_brings(clock: Han
 
 
 async def test_what_was_taken_in_advance_and_not_used_is_not_saved_up(jobs: MemoryJobs, clock: HandClock) -> None:
-    a_second = 5 * LEASES_A_SECOND
+    a_second = 5 * ADVANCES_A_SECOND
     rate = RateLimit(port(jobs), a_second=a_second, clock=clock)
     await rate.take(1)
     clock.seconds = 1.0

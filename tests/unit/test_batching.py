@@ -383,7 +383,7 @@ async def test_a_callers_time_is_over_and_it_is_told_whether_its_item_was_sent(s
 
 
 async def test_what_comes_after_a_callers_time_changes_nothing_of_what_it_was_told(store: Store) -> None:
-    answers = await commit(store).submit_all([("a", 1)], seconds=0.01)
+    answers = await commit(store).submit_all(["a"], [1], seconds=0.01)
     told = list(answers)
 
     store.answer(0)
@@ -396,7 +396,7 @@ async def test_who_gives_up_leaves_room_for_as_many_bytes_as_it_took(store: Stor
     group = commit(store, waiting_bytes=10)
     [first] = submit(group, "a")
     await store.batch(0)
-    await group.submit_all([("b", 10)], seconds=0.01)
+    await group.submit_all(["b"], [10], seconds=0.01)
 
     [second] = submit(group, "c", size=10)
     await settle()
@@ -417,7 +417,7 @@ async def test_no_timer_keeps_what_was_answered_in_time() -> None:
         return [Answer() for _ in batch]
 
     group = GroupCommit[str, Answer](flush, name="items")
-    [answer] = await group.submit_all([("a", 1)], seconds=60)
+    [answer] = await group.submit_all(["a"], [1], seconds=60)
     kept = weakref.ref(answer)
 
     del answer

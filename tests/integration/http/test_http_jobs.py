@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from memory_jobs import MemoryJobs, ObservedFollowers, SilentDispatcher
 
-from jobqueue.api.handlers import Limits
+from jobqueue.api.handlers import BodyLimits
 from jobqueue.job import Backoff, Lease, LeaseId, Status, WorkerId
 from jobqueue.service import JobService
 
@@ -380,7 +380,7 @@ async def test_a_job_that_is_not_there_is_404(client: Client, method: str, path:
     ],
 )
 async def test_a_body_as_large_as_may_be_is_taken_however_its_headers_say_what_it_is(
-    client: Client, limits: Limits, headers: dict[str, str]
+    client: Client, limits: BodyLimits, headers: dict[str, str]
 ) -> None:
     head, tail = b'{"payload":"', b'"}'
     body = head + b"x" * (limits.max_payload_bytes - len(head + tail)) + tail
