@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bench import LEASE, NOW, SECOND, WORKER, Bench
 from bson import Decimal128, ObjectId
-from pymongo.errors import OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from jobqueue.errors import SchemaConflict, Unavailable
 from jobqueue.job import LAST_INSTANT, Candidate, LeaseId, Status, WorkerId, to_milliseconds
@@ -162,6 +162,16 @@ async def test_of_several_reapers_each_job_is_rescued_once(bench: Bench) -> None
 
     jobs = [await bench.jobs.get(claim.job_id) for claim in claims]
     assert {(job.status, job.retry_count, len(job.errors or ())) for job in jobs} == {(Status.PENDING, 1, 1)}
+
+
+async def test_a_rescue_that_no_majority_has_is_not_believed_although_one_document_refused_it(bench: Bench) -> None:
+    claim = await bench.running()
+    await bench.expire(claim)
+    details = {"writeErrors": [{"index": 0, "code": 2}], "writeConcernErrors": [{"code": 64, "errmsg": "timed out"}]}
+    bench.faults.lose_answer("bulk_write", error=BulkWriteError(details))
+
+    with pytest.raises(Unavailable):
+        await bench.jobs.rescue(cutoff=NOW, at=NOW, limit=10)
 
 
 async def test_an_expired_job_whose_errors_are_no_list_is_rescued_too(bench: Bench) -> None:
