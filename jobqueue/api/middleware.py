@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from random import Random
 
 import structlog
 from aiohttp import hdrs, web
@@ -25,14 +24,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = structlog.get_logger(__name__)
 
 
-def answer_all(random: Random) -> Middleware:
+def answer_all(new_id: Callable[[], str]) -> Middleware:
     """Give each request an id (the client's own when it is short and harmless) and answer exceptions with problem
     documents; the outermost place where any is caught."""
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get(REQUEST_ID_HEADER)
-        request_id = given if given and NAME_PATTERN.fullmatch(given) else _new_id(random)
+        request_id = given if given and NAME_PATTERN.fullmatch(given) else new_id()
         # Nothing to unbind: aiohttp runs each request in a context of its own.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
@@ -51,12 +50,12 @@ def answer_all(random: Random) -> Middleware:
     return answer
 
 
-def refuse_all(random: Random) -> Refuse:
+def refuse_all(new_id: Callable[[], str]) -> Refuse:
     """Answer exceptions that `answer_all` does not meet, such as those about what is no HTTP, in the same way. Nothing
     more is read from their connections."""
 
     def refuse(error: Exception, instance: str) -> web.Response:
-        request_id = _new_id(random)
+        request_id = new_id()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         response = problem_answer(error, instance=instance, request_id=request_id)
         response.headers.update({REQUEST_ID_HEADER: request_id, OPTIONS_HEADER: "nosniff", hdrs.SERVER: "jobqueue"})
@@ -64,10 +63,6 @@ def refuse_all(random: Random) -> Refuse:
         return response
 
     return refuse
-
-
-def _new_id(random: Random) -> str:
-    return random.getrandbits(64).to_bytes(8).hex()
 
 
 def _refuse_other_sites(request: web.Request) -> None:

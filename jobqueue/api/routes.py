@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -55,7 +54,7 @@ from jobqueue.api.schemas import (
 )
 from jobqueue.api.server_log import server_log
 from jobqueue.api.serving import REFUSE, SHORTCUTS, Respond
-from jobqueue.clock import Clock
+from jobqueue.clock import Clock, Identifiers
 from jobqueue.job import JobView, LogLine
 from jobqueue.prometheus import PrometheusMetrics
 from jobqueue.service import JobService
@@ -426,8 +425,8 @@ def _api(
 
 
 def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) -> web.Application:
-    random = random or Random(os.urandom(16))
-    answer = answer_all(random)
+    new_id = Identifiers(random).token
+    answer = answer_all(new_id)
     app = web.Application(
         middlewares=[answer],
         client_max_size=api.limits.max_bulk_bytes,
@@ -440,7 +439,7 @@ def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) 
         (each.method, each.path): partial(answer, handler=each.bind_without_query(api)) for each in plain
     }
     app[SHORTCUTS] = shortcuts
-    app[REFUSE] = refuse_all(random)
+    app[REFUSE] = refuse_all(new_id)
     for route in routes:
         _add(app, route.method, route.path, route.bind(api))
     return app
