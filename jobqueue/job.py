@@ -269,10 +269,10 @@ class Job(JobView):
         """A job of every field there is, by name, whose values are known to be right: `defaults()` with what differs.
         As pydantic makes it, in a fraction of the time. The job takes over the dictionary."""
         job = cls.__new__(cls)
-        put_fields(job, fields)
-        put_set(job, ALL_FIELDS)
-        put_extra(job, None)
-        put_private(job, None)
+        _put_fields(job, fields)
+        _put_set(job, ALL_FIELDS)
+        _put_extra(job, None)
+        _put_private(job, None)
         return job
 
     @staticmethod
@@ -281,7 +281,7 @@ class Job(JobView):
         return FIELD_DEFAULTS.copy()
 
 
-put_fields, put_set, put_extra, put_private = (
+_put_fields, _put_set, _put_extra, _put_private = (
     BaseModel.__dict__[slot].__set__
     for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 )

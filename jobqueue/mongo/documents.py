@@ -79,7 +79,7 @@ SELDOM_SET = [
 ]
 """Fields that are absent while they are not set, as they mostly are of new jobs, and their names in MongoDB."""
 
-seldom_set_of = itemgetter(*(name for name, _, _ in SELDOM_SET))
+_seldom_set_of = itemgetter(*(name for name, _, _ in SELDOM_SET))
 NONE_SET = (None,) * len(SELDOM_SET)
 
 
@@ -106,7 +106,7 @@ def to_document(job: Job) -> dict[str, Any]:
     }
     if (insert_id := fields["insert_id"]) is not None:
         document["insertId"] = insert_id
-    if seldom_set_of(fields) != NONE_SET:  # at one glance, since a look at each costs as much as all of the above
+    if _seldom_set_of(fields) != NONE_SET:  # at one glance, since a look at each costs as much as all of the above
         for name, stored, nested in SELDOM_SET:
             if (value := fields[name]) is not None:
                 document[stored] = _dumped(value) if nested else _zoneless(value) if type(value) is datetime else value
