@@ -45,6 +45,8 @@ OF: Mapping[str, str] = {
           10,000. Above the final's table stands how many there were.
         - In the final ours runs with PyMongo too, which is set and not the default. Who has more forms has more chances
           of a lucky one: ours has twelve, other asyncio peers six.
+        - The bare calls of the final store, claim and complete as many jobs, read and run nothing, and are timed until
+          the last completion is acknowledged, which of a queue is not waited for: one may come out ahead of them.
         - Results: arq, saq and rq keep something for each job whether or not a task returns anything; taskiq, dramatiq
           and celery only when told to; procrastinate keeps none, and has no row with results.
         - Producer, worker and server share the cores. "Over HTTP" has one more process than all the others.

@@ -16,6 +16,7 @@ from benchmarks.audit import audit_database
 from benchmarks.bench import Bench
 from benchmarks.database import Database
 from benchmarks.in_process import Driver, bench_settings
+from benchmarks.results import Line
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.workload import BATCH, LEASE, Document, documents
 from jobqueue.clock import Identifiers, ServerClock
@@ -46,12 +47,19 @@ async def measure(bench: Bench, count: int, *, driver: Driver, in_flight: int, r
     """One case: so many jobs through the three calls."""
     order = "sequential" if in_flight == 1 else "pipelined"
     with bench.case(f"ceiling {order}, {driver}", repeat=repeat) as line:
-        async with bench.database.fresh() as name, bare_store(bench.database, name, driver=driver) as store:
-            ready = documents(count, now=ServerClock().now())
-            with Stopwatch(bench.database.pid) as watch:
-                await drive(store, ready, in_flight=in_flight)
-            await audit_database(bench.database.uri, name, completed=count)
-        line |= {"jobs": count, **watch.per(count)}
+        line |= await through(bench.database, count, driver=driver, in_flight=in_flight)
+
+
+async def through(
+    database: Database, count: int, *, driver: Driver, in_flight: int = IN_FLIGHT, claimed: int = CLAIMED
+) -> Line:
+    """Figures of so many jobs through the three calls, so many of them claimed and completed at a time; audited."""
+    async with database.fresh() as name, bare_store(database, name, driver=driver) as store:
+        ready = documents(count, now=ServerClock().now())
+        with Stopwatch(database.pid) as watch:
+            await drive(store, ready, in_flight=in_flight, claimed=claimed)
+        await audit_database(database.uri, name, completed=count)
+    return {"jobs": count, **watch.per(count)}
 
 
 @asynccontextmanager
@@ -64,23 +72,24 @@ async def bare_store(database: Database, name: str, *, driver: Driver) -> AsyncI
     await settled(store.client.close())
 
 
-async def drive(store: Store, ready: Sequence[Document], *, in_flight: int = IN_FLIGHT) -> None:
+async def drive(store: Store, ready: Sequence[Document], *, in_flight: int = IN_FLIGHT, claimed: int = CLAIMED) -> None:
     """Store, claim and complete these documents."""
     if in_flight == 1:
         for batch in chunks(ready, BATCH):
             await _insert(store, batch)
-            for part in chunks(batch, CLAIMED):
+            for part in chunks(batch, claimed):
                 await _complete(store, await _claim(store, part))
     else:
-        await _Pipeline(store, in_flight).drive(ready)
+        await _Pipeline(store, in_flight, claimed).drive(ready)
 
 
 class _Pipeline:
     """Three stages with a queue before each, so many calls of each stage in flight; None tells a stage its end."""
 
-    def __init__(self, store: Store, in_flight: int) -> None:
+    def __init__(self, store: Store, in_flight: int, claimed: int) -> None:
         self._store = store
         self._in_flight = in_flight
+        self._claimed_at_a_time = claimed
         self._stored: asyncio.Queue[Sequence[Document] | None] = asyncio.Queue()
         self._claimed: asyncio.Queue[Sequence[Claim] | None] = asyncio.Queue()
 
@@ -100,7 +109,7 @@ class _Pipeline:
     async def _insert_all(self, batches: Any) -> None:
         for batch in batches:
             await _insert(self._store, batch)
-            for part in chunks(batch, CLAIMED):
+            for part in chunks(batch, self._claimed_at_a_time):
                 self._stored.put_nowait(part)
 
     async def _claim_all(self) -> None:

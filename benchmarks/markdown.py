@@ -25,19 +25,3 @@ def figure(value: float | None) -> str:
 def share(value: float | None) -> str:
     """A ratio as a percentage."""
     return MISSING if value is None else f"{100 * value:.0f} %"
-
-
-def verdict(value: float | None, *, least: float, of: str) -> str:
-    """Whether a goal is reached, in words."""
-    if value is None:
-        return f"- {of}: not measured; the goal is {share(least)}."
-    word = "reached" if value >= least else "**missed**"
-    return f"- {of}: {share(value)}; the goal of {share(least)} is {word}."
-
-
-def verdict_at_most(value: float | None, *, most: float, of: str, unit: str = "") -> str:
-    """The same for what is to be small."""
-    if value is None:
-        return f"- {of}: not measured; the goal is at most {figure(most)}{unit}."
-    word = "reached" if value <= most else "**missed**"
-    return f"- {of}: {figure(value)}{unit}; the goal of at most {figure(most)}{unit} is {word}."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
+from benchmarks.goals import Goal, Section, at_most
 from benchmarks.markdown import figure, table
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.ranking import (
+    BARE_CALLS,
     END_TO_END,
     FINAL,
     FINAL_OF,
@@ -45,32 +46,21 @@ COLUMNS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Bare:
-    """What bare driver calls reach on the same server: jobs a second, and the wait until a job is claimed."""
-
-    per_second: float | None = None
-    p99_ms: float | None = None
-
-
-NOT_MEASURED = Bare()
-
-
-def peers_section(found: Benchmark, *, bare: Bare = NOT_MEASURED, final: Benchmark | None = None) -> str:
-    """Every peer that could be measured, and what became of the others."""
+def peers_section(found: Benchmark, *, bare_p99_ms: float | None = None, final: Benchmark | None = None) -> Section:
+    """Every peer that could be measured, and what became of the others. `bare_p99_ms` is how long a bare insert and a
+    claim took in the run of the latency."""
     measured = {name: case for name, case in found.cases.items() if case.median(END_TO_END) is not None}
     head = ["peer", "version", "on", "durable", "runs at once", *COLUMNS.values(), "lost, doubled"]
-    parts = [
-        "## Other job queues",
+    parts: list[str | Sequence[Goal | str]] = [
         table(head, (_row(name, case, measured) for name, case in measured.items())),
         "Bold: ahead of jobqueue; where jobs have results, of jobqueue with results.",
-        "\n".join(f"- {name}: not measured: {reason}" for name, reason in _unmeasured(found)),
+        [f"{name}: not measured: {reason}" for name, reason in _unmeasured(found)],
         _durabilities(measured),
         _on_which_python(measured),
         *(_final(measured, final) if final is not None and final.cases else []),
-        "\n".join([*_pickup_goals(measured), *_what_is_possible(measured, bare)]),
+        [*_pickup_goals(measured), *_what_is_possible(bare_p99_ms)],
     ]
-    return "\n\n".join(part for part in parts if part)
+    return Section("Other job queues", parts)
 
 
 def _row(name: str, case: Case, measured: Mapping[str, Case]) -> list[str]:
@@ -113,7 +103,7 @@ def _on_which_python(measured: Mapping[str, Case]) -> str:
     return f"Ours ran on Python {ours}, and so did {'the others, but for ' + ', '.join(others) if others else 'all'}."
 
 
-def _final(measured: Mapping[str, Case], final: Benchmark) -> Iterator[str]:
+def _final(measured: Mapping[str, Case], final: Benchmark) -> Iterator[str | Sequence[Goal | str]]:
     """The forms in which the best ran again side by side, and what the goals say of the quickest form of each."""
     jobs = "; ".join(sorted({figure(case.lines[-1]["jobs"]) for case in final.cases.values() if case.text("jobs")}))
     of_jobs = f" of {jobs} jobs" if jobs else ""
@@ -121,7 +111,7 @@ def _final(measured: Mapping[str, Case], final: Benchmark) -> Iterator[str]:
     head = ["peer", "set to", "enqueued", "at once", "end to end/s", "least", "most"]
     yield table(head, map(_form, final.cases.values()))
     yield RULE
-    yield "\n".join([*_goals(measured, final), *_moonshot(final)])
+    yield [*_goals(measured, final), _moonshot(final)]
 
 
 def _form(case: Case) -> list[str]:
@@ -131,13 +121,13 @@ def _form(case: Case) -> list[str]:
     return [case.text(FINAL_OF) + mark, *map(case.text, ("setting", "way", "concurrency")), *figures]
 
 
-def _goals(measured: Mapping[str, Case], final: Benchmark) -> Iterator[str]:
+def _goals(measured: Mapping[str, Case], final: Benchmark) -> Iterator[Goal | str]:
     for with_result, ours in ((False, OURS), (True, f"{OURS} (results)")):
         forms = finals(final.cases, of=ours)
         mine = quickest(forms, FINAL)
         if mine is None:
             if forms:
-                yield f"- {ours}: jobs were lost or doubled, so it ranks nowhere."
+                yield f"{ours}: jobs were lost or doubled, so it ranks nowhere."
             continue
         for durable, least in ((True, 2.0), (False, 1.0)):
             kind = "durable" if durable else "non-durable"
@@ -145,14 +135,24 @@ def _goals(measured: Mapping[str, Case], final: Benchmark) -> Iterator[str]:
             theirs = quickest(finals(final.cases, of=peer[0]), FINAL) if peer is not None else None
             times = final.ratio(mine[0], theirs[0], FINAL) if theirs is not None else None
             if peer is None or theirs is None or times is None:
-                yield f"- {ours}: no {kind} peer was measured beside it."
+                yield f"{ours}: no {kind} peer was measured beside it."
                 continue
-            word = "reached" if times >= least else "**missed**"
-            yield (
-                f"- {ours} end to end, {figure(mine[1])}/s, is {figure(times)} times the best {kind} peer"
-                f" ({peer[0]}, {figure(theirs[1])}/s); the goal of {figure(least)} times is {word}."
-                f" {_how_sure(final, mine[0], theirs[0], peer=peer[0])}{_as_it_comes(final, ours, theirs[0])}"
+            yield Goal(
+                of=f"{ours} end to end, {figure(mine[1])}/s, beside the best {kind} peer"
+                f" ({peer[0]}, {figure(theirs[1])}/s)",
+                wanted=f"{figure(least)} times",
+                measured=f"{figure(times)} times",
+                reached=times >= least,
+                bare=None if with_result else _by_bare_calls(final, theirs[0]),
+                remark=f"{_how_sure(final, mine[0], theirs[0], peer=peer[0])}{_as_it_comes(final, ours, theirs[0])}",
             )
+
+
+def _by_bare_calls(final: Benchmark, theirs: str) -> str | None:
+    """In words: the same ratio of what bare calls of the driver did in the same turns."""
+    bare = quickest(finals(final.cases, of=BARE_CALLS), FINAL)
+    times = final.ratio(bare[0], theirs, FINAL) if bare is not None else None
+    return None if times is None else f"{figure(times)} times"
 
 
 def _how_sure(final: Benchmark, mine: str, theirs: str, *, peer: str) -> str:
@@ -177,22 +177,19 @@ def _as_it_comes(final: Benchmark, ours: str, theirs: str) -> str:
     return ""
 
 
-def _moonshot(final: Benchmark) -> Iterator[str]:
+def _moonshot(final: Benchmark) -> Goal:
     mine = quickest(finals(final.cases, of=OURS), FINAL)
     oban = quickest(finals(final.cases, of="oban"), FINAL)
     times = final.ratio(mine[0], oban[0], FINAL) if mine is not None and oban is not None else None
-    goal = f"past 7,000/s on a machine where oban does 2,286, which is {figure(MOONSHOT)} times"
+    of = "The moonshot, past 7,000/s on a machine where oban does 2,286"
+    wanted = f"{figure(MOONSHOT)} times"
     if mine is None or oban is None or times is None:
-        yield f"- The moonshot ({goal}): not measured."
-        return
-    word = "reached" if times >= MOONSHOT else "**missed**"
-    yield (
-        f"- The moonshot ({goal}): {figure(mine[1])}/s where oban does {figure(oban[1])}, {figure(times)} times;"
-        f" it is {word}."
-    )
+        return Goal(of=of, wanted=wanted)
+    measured = f"{figure(mine[1])}/s where oban does {figure(oban[1])}, {figure(times)} times"
+    return Goal(of=of, wanted=wanted, measured=measured, reached=times >= MOONSHOT, bare=_by_bare_calls(final, oban[0]))
 
 
-def _pickup_goals(measured: Mapping[str, Case]) -> Iterator[str]:
+def _pickup_goals(measured: Mapping[str, Case]) -> Iterator[Goal]:
     mine = measured[OURS].median(PICKUP) if OURS in measured and is_sound(measured[OURS]) else None
     for kind, peers in (
         ("peer that does not poll", {name: case for name, case in measured.items() if not _polls(case)}),
@@ -209,25 +206,15 @@ def _pickup_goals(measured: Mapping[str, Case]) -> Iterator[str]:
         known = {name: value for name, value in others.items() if value is not None}
         if mine is not None and known:
             name = min(known, key=lambda each: known[each])
-            word = "reached" if mine <= known[name] else "**missed**"
-            yield (
-                f"- {OURS} pick-up p99, {figure(mine)} ms, beside the best {kind} ({name}, {figure(known[name])} ms):"
-                f" the goal of no more is {word}."
-            )
+            of = f"{OURS} pick-up p99 beside the best {kind} ({name})"
+            yield at_most(mine, known[name], of=of, unit=" ms")
 
 
-def _what_is_possible(measured: Mapping[str, Case], bare: Bare) -> Iterator[str]:
-    peer = best(measured, durable=True, with_result=False)
-    if bare.per_second is not None and peer is not None:
+def _what_is_possible(bare_p99_ms: float | None) -> Iterator[str]:
+    if bare_p99_ms is not None:
         yield (
-            f"- In another run, that of the engine, the bare driver calls for a job (insert, claim, complete, nothing"
-            f" else) reached {figure(bare.per_second)}/s on this server: {figure(bare.per_second / peer[1])} times the"
-            " best durable peer end to end in the table of all, as far as two runs can be compared."
-        )
-    if bare.p99_ms is not None:
-        yield (
-            f"- In another run, that of the latency, a bare insert and the claim after it, by one process and with"
-            f" nobody to be told, took {figure(bare.p99_ms)} ms at p99 on this server."
+            f"In another run, that of the latency, a bare insert and the claim after it, by one process and with"
+            f" nobody to be told, took {figure(bare_p99_ms)} ms at p99 on this server."
         )
 
 

@@ -21,13 +21,15 @@ from benchmarks.cases import (
     POST_PYMONGO,
     TOLD,
 )
-from benchmarks.markdown import figure, share, table, verdict, verdict_at_most
-from benchmarks.peer_report import Bare, peers_section
+from benchmarks.goals import Goal, Section, at_least, at_most, goals_section
+from benchmarks.markdown import figure, share, table
+from benchmarks.peer_report import peers_section
 from benchmarks.results import Benchmark, read_results
 
 DRIVERS = ("pymongo", "motor")
-BARE = "ceiling pipelined, pymongo"
 A_FEW_MS = 5
+BARE_OF = {POST: BARE_POST, POST_PYMONGO: BARE_POST, GET: BARE_GET}
+"""Which bare handler a request is held against."""
 
 TITLE = """\
 # Benchmarks
@@ -74,16 +76,15 @@ def write(results: Path, folder: Path) -> None:
 
 def render(found: Mapping[str, Benchmark], pictures: Mapping[str, str] = {}) -> str:
     """The page. `pictures` names the plot of a section, by the benchmark's name."""
-    parts = [TITLE.replace("COMMANDS", "\n".join(_commands(found))), machine_section(found)]
-    bare = Bare(
-        found["engine"].median(BARE, "per_second") if "engine" in found else None,
-        found["latency"].median(BARE_PICKUP, "p99_ms") if "latency" in found else None,
-    )
-    for name, section in (SECTIONS | {"peers": partial(peers_section, bare=bare, final=found.get("final"))}).items():
-        if name in found:
-            picture = [f"![{name}](benchmarks/{pictures[name]})"] if name in pictures else []
-            heading, _, rest = section(found[name]).partition("\n\n")
-            parts += [heading, _of_rounds(found[name]), rest, *picture, inspect.cleandoc(caveats.OF[name])]
+    bare = found["latency"].median(BARE_PICKUP, "p99_ms") if "latency" in found else None
+    make = SECTIONS | {"peers": partial(peers_section, bare_p99_ms=bare, final=found.get("final"))}
+    sections = {name: section(found[name]) for name, section in make.items() if name in found}
+    goals = [goal for section in sections.values() for goal in section.goals]
+    parts = [TITLE.replace("COMMANDS", "\n".join(_commands(found))), goals_section(goals), machine_section(found)]
+    for name, section in sections.items():
+        picture = [f"![{name}](benchmarks/{pictures[name]})"] if name in pictures else []
+        parts += [f"## {section.heading}", _of_rounds(found[name]), section.text, *picture]
+        parts.append(inspect.cleandoc(caveats.OF[name]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,7 +129,7 @@ def _described(found: Mapping[str, Benchmark]) -> str:
     )
 
 
-def engine_section(found: Benchmark) -> str:
+def engine_section(found: Benchmark) -> Section:
     """The engine as a share of the ceiling."""
     rows = []
     for driver in DRIVERS:
@@ -140,103 +141,95 @@ def engine_section(found: Benchmark) -> str:
         goal
         for driver in DRIVERS
         for goal in (
-            verdict(
+            at_least(
                 found.ratio(f"bulk, {driver}", f"ceiling pipelined, {driver}"),
-                least=0.7,
+                0.7,
                 of=f"Bulk as a share of the pipelined ceiling, {driver}",
             ),
-            verdict(
+            at_least(
                 found.ratio(f"one by one, {driver}", f"bulk, {driver}"),
-                least=0.5,
+                0.5,
                 of=f"One by one (1,000 callers, group commit alone) as a share of bulk, {driver}",
             ),
         )
     ]
     head = ["case", "jobs/s", "client CPU", "server CPU", "of the ceiling"]
-    return "## The engine and its ceiling\n\n" + table(head, rows) + "\n\n" + "\n".join(goals)
+    return Section("The engine and its ceiling", [table(head, rows), goals])
 
 
-def ceiling_section(found: Benchmark) -> str:
+def ceiling_section(found: Benchmark) -> Section:
     """The bare driver calls by themselves."""
     rows = [
         [name, *(figure(case.median(each)) for each in ("per_second", "cpu_us", "server_cpu_us"))]
         for name, case in found.cases.items()
     ]
-    return "## Bare driver calls\n\n" + table(["case", "jobs/s", "client CPU", "server CPU"], rows)
+    return Section("Bare driver calls", [table(["case", "jobs/s", "client CPU", "server CPU"], rows)])
 
 
-def http_section(found: Benchmark) -> str:
+def http_section(found: Benchmark) -> Section:
     """Requests, beside the bare handler that each is compared with."""
-    bases = {POST: BARE_POST, POST_PYMONGO: BARE_POST, GET: BARE_GET}
     rows = []
     for name, case in found.cases.items():
-        base = bases.get(name, "")
         figures = ("per_second", "server_cpu_us", "database_cpu_us", "p50_ms", "p99_ms")
-        shares = [share(found.ratio(name, base)), share(_inverse(found.ratio(name, base, "server_cpu_us")))]
+        shares = map(share, _of_base(found, name, BARE_OF.get(name, "")))
         rows.append([name, *(figure(case.median(each)) for each in figures), *shares])
-    post, post_pymongo, get = (found.ratio(name, base) for name, base in bases.items())
-    post_cpu, post_pymongo_cpu = (
-        _inverse(found.ratio(name, BARE_POST, "server_cpu_us")) for name in (POST, POST_PYMONGO)
-    )
-    bulk, bare_bulk = (found.median(name, "jobs_per_second") for name in (BULK, BARE_BULK))
-    single = found.median(POST, "per_second")
-    goals = [
-        verdict(post, least=0.5, of="`POST /jobs` as a share of the bare handler, in requests"),
-        verdict(post_cpu, least=0.7, of="the same in CPU of the server"),
-        verdict(post_pymongo, least=0.5, of="the same with PyMongo instead of Motor, in requests"),
-        verdict(post_pymongo_cpu, least=0.7, of="the same with PyMongo in CPU of the server"),
-        verdict(get, least=0.9, of="`GET /jobs/{id}` as a share of the bare handler with one find"),
-        verdict(bulk / single if bulk and single else None, least=5, of="Jobs by `POST /jobs/bulk`, beside one by one"),
-    ]
-    for of, name, base in (
-        (
-            "`POST /jobs` as a share of the bare handler that stores too, in the plainest of group commits",
-            POST,
-            GROUPED,
-        ),
-        ("That one as a share of the bare handler that stores nothing", GROUPED, BARE_POST),
-    ):
-        requests, cpu = found.ratio(name, base), _inverse(found.ratio(name, base, "server_cpu_us"))
-        goals.append(f"- {of}: {share(requests)} in requests, {share(cpu)} in CPU of the server.")
-    if bulk and bare_bulk and single:
-        goals.append(
-            f"- The bare handler that stores 1,000 as they come, and answers little: {bare_bulk / single:.1f} times the"
-            f" jobs of `POST /jobs` one by one, where `POST /jobs/bulk` is {bulk / single:.1f} times."
-        )
     generators = sorted({case.text("generator") for case in found.cases.values()} - {""})
-    by = f"\n\nLoad generator: {', '.join(generators)}." if generators else ""
+    by = f"Load generator: {', '.join(generators)}." if generators else ""
     head = ["request", "requests/s", "server CPU", "database CPU", "p50 ms", "p99 ms", "of bare", "of bare, CPU"]
-    return "## HTTP\n\n" + table(head, rows) + by + "\n\n" + "\n".join(goals)
+    return Section("HTTP", [table(head, rows), by, [*_posting(found), *_bulk(found)]])
 
 
-def latency_section(found: Benchmark) -> str:
+def _posting(found: Benchmark) -> Iterator[Goal | str]:
+    told = "as a share of the bare handler"
+    (post, post_cpu), (pymongo, pymongo_cpu), (grouped, grouped_cpu) = (
+        _of_base(found, case, BARE_POST) for case in (POST, POST_PYMONGO, GROUPED)
+    )
+    yield at_least(post, 0.5, of=f"`POST /jobs` {told}, in requests", bare=grouped)
+    yield at_least(post_cpu, 0.7, of=f"`POST /jobs` {told}, in CPU of the server", bare=grouped_cpu)
+    yield at_least(pymongo, 0.5, of=f"`POST /jobs` with PyMongo instead of Motor {told}, in requests")
+    yield at_least(pymongo_cpu, 0.7, of=f"`POST /jobs` with PyMongo instead of Motor {told}, in CPU of the server")
+    yield at_least(found.ratio(GET, BARE_GET), 0.9, of=f"`GET /jobs/{{id}}` {told} with one find")
+    of_grouped, of_grouped_cpu = _of_base(found, POST, GROUPED)
+    yield (
+        f"The bare handler that stores too, in the plainest of group commits: {share(grouped)} in requests,"
+        f" {share(grouped_cpu)} in CPU of the server; `POST /jobs` as a share of that: {share(of_grouped)} and"
+        f" {share(of_grouped_cpu)}."
+    )
+
+
+def _bulk(found: Benchmark) -> Iterator[Goal | str]:
+    single = found.median(POST, "per_second")
+    bulk, bare = (
+        jobs / single if jobs and single else None
+        for jobs in (found.median(case, "jobs_per_second") for case in (BULK, BARE_BULK))
+    )
+    yield at_least(bulk, 5, of="Jobs by `POST /jobs/bulk`, beside one by one", bare=bare)
+    if bare:
+        yield f"The bare handler that stores 1,000 as they come, and answers little, beside one by one: {share(bare)}."
+
+
+def latency_section(found: Benchmark) -> Section:
     """From the enqueue to the start of the task."""
     base = BARE_PICKUP
     rows = [
         [name, *(figure(case.median(each)) for each in ("p50_ms", "p95_ms", "p99_ms"))]
         for name, case in found.cases.items()
     ]
+    told = "Across processes with change streams, a few milliseconds"
+    p50, p99 = (found.median(base, f"{rank}_ms") for rank in ("p50", "p99"))
     goals = [
-        verdict_at_most(found.ratio("local", base, "p50_ms"), most=1.5, of="Local, beside the bare calls"),
-        *(
-            verdict_at_most(
-                found.median(TOLD, f"{rank}_ms"),
-                most=A_FEW_MS,
-                of=f"Across processes with change streams, a few milliseconds, {rank}",
-                unit=" ms",
-            )
-            for rank in ("p50", "p99")
-        ),
-        verdict_at_most(found.median(POLLED, "p99_ms"), most=1_000, of="Across processes, polling", unit=" ms"),
+        at_most(found.ratio("local", base, "p50_ms"), 1.5, of="Local, from enqueue to start, beside the bare calls"),
+        at_most(found.median(TOLD, "p50_ms"), A_FEW_MS, of=f"{told}, p50", bare=p50, unit=" ms"),
+        at_most(found.median(TOLD, "p99_ms"), A_FEW_MS, of=f"{told}, p99", bare=p99, unit=" ms"),
+        at_most(found.median(POLLED, "p99_ms"), 1_000, of="Across processes, polling each second, p99", unit=" ms"),
     ]
     head = ["from enqueue to start", "p50 ms", "p95 ms", "p99 ms"]
-    return "## Latency when idle\n\n" + table(head, rows) + "\n\n" + "\n".join(goals)
+    return Section("Latency when idle", [table(head, rows), goals])
 
 
-def growth_section(found: Benchmark) -> str:
+def growth_section(found: Benchmark) -> Section:
     """What grows with what."""
-    parts = ["## Growth", _queries_table(found), _throughput_table(found), _whose_memory(found)]
-    return "\n\n".join(part for part in parts if part)
+    return Section("Growth", [_queries_table(found), _throughput_table(found), _whose_memory(found)])
 
 
 def _whose_memory(found: Benchmark) -> str:
@@ -271,23 +264,28 @@ def _throughput_table(found: Benchmark) -> str:
     return table(head, rows)
 
 
-def blocking_section(found: Benchmark) -> str:
+def blocking_section(found: Benchmark) -> Section:
     """HTTP and leases while tasks keep a core busy."""
     figures = ("p50_ms", "p99_ms", "worst_ms", "least_lease_seconds")
     rows = [[name, *(figure(case.median(each)) for each in figures)] for name, case in found.cases.items()]
     head = ["two busy tasks run", "/livez p50 ms", "p99 ms", "worst ms", "least left of a lease of 3 s"]
-    return "## Tasks that keep a core busy\n\n" + table(head, rows)
+    return Section("Tasks that keep a core busy", [table(head, rows)])
 
 
 def _pair(found: Benchmark, case: str, ours: str, bare: str) -> str:
     return f"{figure(found.median(case, ours))} / {figure(found.median(case, bare))}"
 
 
+def _of_base(found: Benchmark, case: str, base: str) -> tuple[float | None, float | None]:
+    """Its share in requests, and in CPU of the server, of which the base needs less."""
+    return found.ratio(case, base), _inverse(found.ratio(case, base, "server_cpu_us"))
+
+
 def _inverse(value: float | None) -> float | None:
     return 1 / value if value else None
 
 
-SECTIONS: dict[str, Callable[[Benchmark], str]] = {
+SECTIONS: dict[str, Callable[[Benchmark], Section]] = {
     "engine": engine_section,
     "ceiling": ceiling_section,
     "peers": peers_section,

@@ -3,7 +3,8 @@
 It is for what the goals are about, jobs end to end: that takes a second or two, in which the machine may be slow, and
 depends on how many jobs are enqueued and run at a time, and on what else can be set. So the best (this project, the
 best durable peer, the best other one; with results and without) run it again, each in all its forms, in each of
-several turns.
+several turns. Beside them stand the bare calls of the driver, for as many jobs in each turn: what a job service on that
+server could reach at the best.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks import ceiling
 from benchmarks.bench import Bench
+from benchmarks.in_process import Driver
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.comparison import FEWEST_JOBS
 from benchmarks.peers.entries import Entry, entries
-from benchmarks.peers.ranking import END_TO_END, FINAL, FINAL_OF, OURS, best
+from benchmarks.peers.ranking import BARE_CALLS, END_TO_END, FINAL, FINAL_OF, OURS, best
 from benchmarks.results import Case, Line, read_results
+from benchmarks.workload import BATCH
 
 JOBS = 10_000
 """Of each form in each turn: so many that the last ones, as many as run at once, are a small share of them."""
@@ -55,9 +59,21 @@ async def run(bench: Bench) -> None:
     measured = figures_of_peers(bench)
     forms = [form for entry in finalists(measured) for form in forms_of(entry, measured[entry])]
     for turn in bench.rounds():
+        for driver in ceiling.DRIVERS:
+            for claimed in PEERS[OURS].at_once:
+                await play_bare(bench, driver, claimed, turn)
         for form in forms:
             with bench.case(form.case, repeat=turn) as line:
                 line |= await form.play(bench)
+
+
+async def play_bare(bench: Bench, driver: Driver, claimed: int, turn: int) -> None:
+    """The three calls that a job takes, pipelined as for the ceiling, and nothing else."""
+    with bench.case(f"{BARE_CALLS}, {driver}, {claimed}", repeat=turn) as line:
+        jobs = bench.size(JOBS, FEWEST_JOBS)
+        line |= await ceiling.through(bench.database, jobs, driver=driver, claimed=claimed)
+        line |= {FINAL_OF: BARE_CALLS, FINAL: line["per_second"]}
+        line |= {"setting": driver, "way": f"insert_many of {BATCH}", "concurrency": f"{claimed} a claim"}
 
 
 def figures_of_peers(bench: Bench) -> Mapping[Entry, Case]:

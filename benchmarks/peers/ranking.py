@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from benchmarks.results import Case
 
 OURS = "jobqueue"
+BARE_CALLS = "bare driver calls"
 END_TO_END = "end_to_end_per_second"
 FINAL = "final_per_second"
 """The same figure of what was run again in the final."""
