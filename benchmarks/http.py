@@ -30,7 +30,8 @@ from benchmarks.audit import AuditFailed
 from benchmarks.bench import Bench
 from benchmarks.load import Answered, Load, generator, put_load
 from benchmarks.machine import family_cpu_seconds, process_cpu_seconds
-from benchmarks.processes import START_SECONDS, Process, free_port, jobqueue_process, python_process
+from benchmarks.ports import free_port
+from benchmarks.processes import START_SECONDS, Process, jobqueue_process, python_process
 from benchmarks.results import Line
 from benchmarks.workload import BATCH
 

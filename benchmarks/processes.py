@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +18,7 @@ import uvloop
 
 from benchmarks.database import Database
 from benchmarks.in_process import MOST_PENDING
+from benchmarks.ports import free_port
 from jobqueue import logs
 from jobqueue.process import calm_the_garbage_collector
 
@@ -102,14 +102,6 @@ def run_as_the_product(work: Callable[..., Coroutine[Any, Any, T]], *arguments: 
     calm_the_garbage_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work(*arguments))
-
-
-def free_port() -> int:
-    """A port that nobody uses just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 async def _wait_for_connections(child: asyncio.subprocess.Process, port: int) -> None:

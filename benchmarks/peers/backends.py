@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from benchmarks.ports import free_port
+
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
@@ -165,14 +167,6 @@ def stop(child: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def free_port() -> int:
-    """A port that nobody uses just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def wait_for_port(child: subprocess.Popen[bytes], port: int) -> None:
