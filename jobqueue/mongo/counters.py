@@ -22,7 +22,8 @@ just when its counter was closed. Without transactions a delete whose process is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +31,7 @@ from typing import Any
 from jobqueue.clock import Clock, Identifiers
 from jobqueue.errors import Unavailable
 from jobqueue.job import FINISHED, Status
+from jobqueue.mongo.calls import CLIENT_SECONDS
 from jobqueue.mongo.documents import whole
 from jobqueue.mongo.moves import Filter, Update
 from jobqueue.mongo.store import Hint, Store
@@ -70,6 +72,7 @@ class Counters:
         self._clock = clock
         self._identifiers = identifiers
         self._turn = asyncio.Lock()
+        self._removing = asyncio.Lock()
         self._id: str | None = None
         self._retried = 0
         self._sent = 0
@@ -153,7 +156,21 @@ class Counters:
         async def delete_and_count(options: Hint) -> int:
             return await self._delete_and_count(counter, status, delete, options)
 
-        return await attempt(lambda: self._store.together(delete_and_count))
+        async with self._alone():
+            return await attempt(lambda: self._store.together(delete_and_count))
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One delete after the other: of two transactions that write to the same counter the server undoes one."""
+        try:
+            async with asyncio.timeout(CLIENT_SECONDS):
+                await self._removing.acquire()
+        except TimeoutError:
+            raise Unavailable("cannot count: too many deletes are under way") from None
+        try:
+            yield
+        finally:
+            self._removing.release()
 
     async def _delete_and_count(
         self, counter: str, status: Status, delete: Callable[[Hint], Awaitable[int]], options: Hint

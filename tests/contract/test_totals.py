@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 from bench import BOOM, NOW, SECOND, Bench
 
+from jobqueue.errors import Unavailable
 from jobqueue.job import Status
 from jobqueue.mongo import MongoJobRepository
+from jobqueue.mongo import counters as counters_module
 from jobqueue.mongo.counters import FOLD_AFTER, MAX_FOLDED
 from jobqueue.repository import JobFilter, Totals
 
@@ -199,6 +202,38 @@ async def test_a_delete_whose_answer_is_lost_is_undone_or_counted(bench: Bench) 
         await bench.jobs.prune(Status.COMPLETED, finished_before=NOW + LATER, limit=10)
 
     assert (await totals(bench)).processed == 1
+
+
+async def test_deletes_at_the_same_time_all_happen_and_are_counted(bench: Bench) -> None:
+    """(Two transactions that write to the same counter undo each other.)"""
+    ended = [await bench.in_status(Status.COMPLETED) for _ in range(20)]
+
+    await asyncio.gather(*(bench.jobs.delete(claim.job_id) for claim in ended))
+
+    assert await bench.raw.count_documents({}) == 0
+    assert (await totals(bench)).processed == 20
+
+
+async def test_a_delete_does_not_wait_for_ever_for_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters_module, "CLIENT_SECONDS", 0.05)
+    slow, other = [await bench.in_status(Status.COMPLETED) for _ in range(2)]
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        await end.wait()
+
+    bench.faults.meanwhile("delete_one", wait)
+    deleting = asyncio.create_task(bench.jobs.delete(slow.job_id))
+    await asyncio.wait_for(begun.wait(), 20)
+
+    with pytest.raises(Unavailable, match="too many deletes are under way"):
+        await bench.jobs.delete(other.job_id)
+    end.set()
+    await deleting
+
+    assert (await totals(bench)).processed == 2
+    assert await bench.status(other.job_id) is Status.COMPLETED
 
 
 async def test_more_silent_processes_than_are_folded_at_once_are_folded_in_turns(bench: Bench, counters: Any) -> None:
