@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 APPLICATION = "jobqueue"
 SELECTION_MILLISECONDS = 5_000
 CONNECT_MILLISECONDS = 5_000
+SOCKET_MILLISECONDS = 10_000
+"""For the questions of the change stream, which alone have no deadline: each is answered within two seconds."""
 
 PINNED = {
     "w": "majority",
@@ -46,6 +48,8 @@ def connect(settings: Settings, uri: str) -> Client:
         "appname": APPLICATION,
         "serverSelectionTimeoutMS": SELECTION_MILLISECONDS,
         "connectTimeoutMS": CONNECT_MILLISECONDS,
+        "socketTimeoutMS": SOCKET_MILLISECONDS,
+        "timeoutMS": None,  # it would be what the server holds each of those questions open for
         "maxPoolSize": calls_in_flight() + 1,
     }
     driver = AsyncIOMotorClient if settings.driver == "motor" else AsyncMongoClient

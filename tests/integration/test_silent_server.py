@@ -12,11 +12,12 @@ from databases import DatabaseProcess
 from hand_clock import HandClock
 from processes import frozen
 
+import jobqueue.driver
 from jobqueue.clock import Identifiers
 from jobqueue.driver import connect
-from jobqueue.errors import OutcomeUnknown
+from jobqueue.errors import OutcomeUnknown, Unavailable
 from jobqueue.job import Job
-from jobqueue.mongo import MongoJobRepository
+from jobqueue.mongo import MongoJobRepository, changes
 from jobqueue.settings import Settings
 
 CLIENT_SECONDS = 1.0
@@ -52,3 +53,22 @@ async def test_an_insert_without_an_answer_ends_in_doubt_and_may_be_repeated(
         assert str(doubt.value) == "cannot store the job: MongoDB did not answer in time"
         assert await insert_one(jobs, job) == job
         assert await jobs.get(job.id) == job
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_who_listens_is_told_that_no_answer_comes(
+    database: DatabaseProcess, driver: Literal["motor", "pymongo"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever time-outs the URI names. (A listener that waits for ever cannot be closed either.)"""
+    monkeypatch.setattr(changes, "AWAIT_MILLISECONDS", 100)
+    monkeypatch.setattr(jobqueue.driver, "SOCKET_MILLISECONDS", 1_000)
+    client = connect(Settings(driver=driver), f"{database.uri}&timeoutMS=600000&socketTimeoutMS=600000")
+    opened = asyncio.Event()
+    async with aclosing(MongoJobRepository(client, "silent")) as jobs:
+        await jobs.prepare()
+        listening = asyncio.ensure_future(anext(jobs.signals(on_open=opened.set)))
+        await asyncio.wait_for(opened.wait(), 20)
+
+        async with frozen(database), asyncio.timeout(20):
+            with pytest.raises(Unavailable, match="cannot watch for work: MongoDB did not answer in time"):
+                await listening
