@@ -54,6 +54,11 @@ UNDECIDED_CODES = frozenset({6, 7, 50, 64, 89, 91, 112, 189, 262, 9001, 10107, 1
 T = TypeVar("T")
 
 
+class TooManyCalls(WaitQueueTimeoutError):
+    """There was no room for a call in time. The driver's own error says that a retry got no connection in time, and
+    says nothing of the attempt before it."""
+
+
 def calls_in_flight() -> int:
     """How many calls may run at the same time: below the number of Motor's threads, with some to spare."""
     threads = int(os.environ.get("MOTOR_MAX_WORKERS", 5 * (os.cpu_count() or 1)))
@@ -120,7 +125,7 @@ class Calls:
             async with asyncio.timeout_at(deadline):
                 await self._room.acquire()
         except TimeoutError:
-            raise WaitQueueTimeoutError("too many calls are under way") from None
+            raise TooManyCalls("too many calls are under way") from None
 
 
 async def settled(value: Any) -> Any:
@@ -131,7 +136,7 @@ async def settled(value: Any) -> Any:
 
 def may_have_happened(error: PyMongoError) -> bool:
     """Whether a write that ended like this may be there, now or later."""
-    if isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError):
+    if isinstance(error, ServerSelectionTimeoutError | TooManyCalls):
         return False
     if isinstance(error, OperationFailure):
         unacknowledged = isinstance(error, WriteConcernError)  # done, by one server at least; whatever the code

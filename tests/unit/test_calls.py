@@ -22,7 +22,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from jobqueue.mongo.calls import SPARE_THREADS, Calls, calls_in_flight, may_have_happened
+from jobqueue.mongo.calls import SPARE_THREADS, Calls, TooManyCalls, calls_in_flight, may_have_happened
 
 RETRYABLE: Mapping[str, Any] = {"errorLabels": ["RetryableWriteError"]}
 
@@ -40,7 +40,7 @@ RETRYABLE: Mapping[str, Any] = {"errorLabels": ["RetryableWriteError"]}
         (OperationFailure("primary stepped down", 189), True),
         (OperationFailure("of another kind", 10000, RETRYABLE), True),
         (ServerSelectionTimeoutError("no primary"), False),
-        (WaitQueueTimeoutError("too many calls"), False),
+        (WaitQueueTimeoutError("no connection for the retry in time"), True),
         (WriteError("Document failed validation", 121), False),
         (OperationFailure("not authorized", 13), False),
     ],
@@ -74,7 +74,7 @@ async def test_a_call_that_finds_no_room_in_time_has_not_happened() -> None:
     async def happen() -> None:
         happened.set()
 
-    with pytest.raises(WaitQueueTimeoutError) as refused:
+    with pytest.raises(TooManyCalls) as refused:
         await calls.attempt(happen, seconds=0.01)
 
     assert not happened.is_set()
