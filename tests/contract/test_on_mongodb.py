@@ -1,6 +1,6 @@
 """What only a real MongoDB can show: that each query runs on the index it names, that counts are those of one moment,
-what an election does, and what is made of errors that its own fail points cause (`enableTestCommands`). Skipped without
-a server."""
+that the rights in `docs/mongodb.md` are enough, what an election does, and what is made of errors that its own fail
+points cause (`enableTestCommands`). Skipped without a server."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
-from bench import NOW, Bench, chosen_backend, ids
+from bench import LEASE, NOW, Bench, chosen_backend, ids
 from bson import DatetimeMS, Int64
 from pymongo.errors import AutoReconnect, OperationFailure
 
+from jobqueue.driver import connect, lease_store
 from jobqueue.errors import OutcomeUnknown, Unavailable
 from jobqueue.job import Claim, Job, Status
-from jobqueue.mongo import indexes, moves
+from jobqueue.mongo import MongoJobRepository, indexes, moves
 from jobqueue.mongo.overview import HAS_KEY
 from jobqueue.repository import JobFilter
+from jobqueue.settings import Settings
 
 QUEUES = ["a", "b", "c", "d", "e"]
 EXPLAINED: dict[str, dict[str, Any]] = {
@@ -111,6 +114,17 @@ async def test_totals_are_counted_in_an_index_alone(bench: Bench, index: str, pi
     assert covered(answer)
 
 
+@pytest.mark.parametrize("field", ["idempotencyKey", "uniqueKey"])
+async def test_who_has_a_key_is_looked_up_in_the_index_of_keys_without_a_hint(bench: Bench, field: str) -> None:
+    await bench.add_many(200)
+    find = {"find": "jobs", "filter": {field: {"$in": ["order-1", "order-2"]}}}
+
+    answer = await bench.raw.database.command({"explain": find, "verbosity": "executionStats"})
+
+    assert "IXSCAN" in stages(answer["queryPlanner"]["winningPlan"])
+    assert answer["executionStats"]["totalDocsExamined"] == 0
+
+
 async def test_a_claim_of_many_looks_up_their_ids_however_many_are_pending(bench: Bench) -> None:
     jobs = await bench.add_many(200)
     query = {"_id": {"$in": [job.id for job in jobs[:20]]}, "status": "pending"}
@@ -152,6 +166,55 @@ async def test_a_year_beyond_python_does_not_make_a_page_unreadable(bench: Bench
 
     assert ids(page.jobs) == ["far", near.id]
     assert page.jobs[0].run_at == datetime(9999, 12, 31, tzinfo=UTC)
+
+
+# Rights
+
+
+@pytest.fixture
+async def uri_with_few_rights(bench: Bench, uri: str) -> AsyncIterator[str]:
+    """For a user who has the role `readWrite` on this database, and no more."""
+    user, database, parts = "jobqueue-test", bench.raw.database, urlsplit(uri)
+    try:
+        await database.command("createUser", user, pwd="secret", roles=["readWrite"])
+    except OperationFailure as error:
+        pytest.skip(f"no users can be made here ({error.code})")
+    options = dict(parse_qsl(parts.query)) | {"authSource": database.name}
+    host = parts.netloc.rpartition("@")[2]
+    yield parts._replace(netloc=f"{user}:secret@{host}", path="/", query=urlencode(options)).geturl()
+    await database.command("dropUser", user)
+
+
+async def test_the_role_read_write_is_enough(
+    bench: Bench, uri_with_few_rights: str, repository_on: Callable[..., MongoJobRepository]
+) -> None:
+    """(It shows something where the server has `authorization` on.)"""
+    await bench.raw.drop_index(indexes.DUE)
+    name = bench.raw.database.name
+    jobs = repository_on(connect(Settings(), uri_with_few_rights), name, bench.clock)
+    limited = Bench(jobs, bench.raw, backend=bench.backend, faults=bench.faults, clock=bench.clock)
+    await jobs.prepare()
+    await jobs.check()
+
+    opened = asyncio.Event()
+    if jobs.features.change_streams:
+        listening = asyncio.ensure_future(anext(jobs.signals(on_open=opened.set)))
+        await asyncio.wait_for(opened.wait(), 20)
+        await limited.add(queue="mail")
+        assert (await asyncio.wait_for(listening, 20)).queue == "mail"
+    await limited.candidate_ids()
+    done = await limited.in_status(Status.COMPLETED)
+    await jobs.totals()
+    await jobs.delete(done.job_id)
+
+    running = await limited.running()
+    leases = lease_store(Settings(database=name), uri_with_few_rights)
+    await asyncio.to_thread(leases.hello)
+    await asyncio.to_thread(leases.renew, [running], NOW + 2 * LEASE)
+    await asyncio.to_thread(leases.close)
+    await jobs.aclose()
+
+    assert (await bench.stored(running.job_id))["status"] == "processing"
 
 
 # Elections
