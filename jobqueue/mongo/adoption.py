@@ -136,7 +136,9 @@ class Adoption:
         if not ids:
             return []
         return await self._store.calls.run(
-            WHAT, lambda: self._store.jobs.find(query).to_list(None), seconds=MAINTENANCE_SECONDS
+            WHAT,
+            lambda: self._store.jobs.find(query, **self._store.by_id).to_list(None),
+            seconds=MAINTENANCE_SECONDS,
         )
 
     async def _fill_in(self, document: Mapping[str, Any], repaired: Mapping[str, Any]) -> str | None:
@@ -164,13 +166,16 @@ class Adoption:
     async def _delete_original(self, document: Mapping[str, Any]) -> None:
         # adopt: the original goes, only while it is as it was found
         query = {"_id": document["_id"], "seq": document.get("seq")}
-        await self._store.calls.attempt(lambda: self._store.jobs.delete_one(query), seconds=MAINTENANCE_SECONDS)
+        await self._store.calls.attempt(
+            lambda: self._store.jobs.delete_one(query, **self._store.by_id), seconds=MAINTENANCE_SECONDS
+        )
 
     async def _add_keys(self, job_id: str, mark: str, keys: Mapping[str, Any]) -> None:
         # adopt: the original's unique keys, only for its copy
         query = {"_id": job_id, "insertId": mark}
         await self._store.calls.attempt(
-            lambda: self._store.jobs.update_one(query, {"$set": keys}), seconds=MAINTENANCE_SECONDS
+            lambda: self._store.jobs.update_one(query, {"$set": keys}, **self._store.by_id),
+            seconds=MAINTENANCE_SECONDS,
         )
 
 
