@@ -1,10 +1,11 @@
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
+import pytest
 from hand_clock import HandClock
 
-from jobqueue.dispatch import ReadyQueue, SignallingDispatcher
+from jobqueue.dispatch import Busy, ReadyQueue, SignallingDispatcher
 from jobqueue.job import Candidate, Job, JobId
 from jobqueue.repository import JobRepository, Window
 
@@ -45,10 +46,10 @@ def test_a_local_job_behind_the_horizon_is_left_to_the_store() -> None:
     queue = ReadyQueue(10)
     queue.look(Window([candidate("a", priority=5), candidate("b", priority=3)], complete=False), from_head=True)
 
-    assert not queue.offer([candidate("late", priority=2)])
-    assert queue.offer([candidate("early", priority=4)])
+    assert not queue.offer([candidate("late", priority=2), candidate("early", priority=4)])
+    assert queue.offer([candidate("urgent", priority=9)])
 
-    assert ids(queue.take(10)) == ["a", "early", "b"]
+    assert ids(queue.take(10)) == ["urgent", "a", "early", "b"]
 
 
 def test_a_local_job_never_overtakes_what_the_store_still_has() -> None:
@@ -73,6 +74,8 @@ def test_going_back_to_the_head_forgets_what_may_have_gaps_before_it() -> None:
     queue.look(Window([candidate("new", priority=9)], complete=False), from_head=True)
 
     assert ids(queue.take(10)) == ["new"]
+    queue.look(Window([candidate("m", priority=1)], complete=True), from_head=False)
+    assert ids(queue.take(10)) == ["m"]
 
 
 def test_a_full_queue_evicts_the_last_and_takes_nothing_that_sorts_behind_it() -> None:
@@ -99,7 +102,7 @@ def test_an_id_is_at_hand_only_once() -> None:
     queue = open_queue()
     queue.offer([candidate("a")])
 
-    queue.offer([candidate("a")])
+    assert queue.offer([candidate("a")])
     found = queue.look(Window([candidate("a")], complete=True), from_head=True)
 
     assert found == 0
@@ -122,6 +125,63 @@ def test_what_is_forgotten_is_not_known_until_the_next_look() -> None:
 
     assert not queue.offer([candidate("b")])
     assert (len(queue), queue.complete, queue.horizon) == (0, False, None)
+    queue.look(Window([candidate("a")], complete=True), from_head=True)
+    assert ids(queue.take(10)) == ["a"]
+
+
+# What a look passes over
+
+
+def lose(busy: Busy, each: Candidate) -> None:
+    busy.lose([each])
+
+
+def complete(busy: Busy, each: Candidate) -> None:
+    job = Job(id=each.id, run_at=each.run_at)
+    busy.finish([job])
+    busy.leave(job)
+
+
+each_end = pytest.mark.parametrize("end", [lose, complete])
+
+
+@each_end
+def test_what_was_taken_and_done_with_during_a_look_is_passed_over_by_that_look_only(
+    end: Callable[[Busy, Candidate], None],
+) -> None:
+    busy, job = Busy(), candidate("a")
+
+    with busy.look():
+        busy.take([job])
+        end(busy, job)
+        assert job in busy
+    with busy.look():
+        assert job not in busy
+
+
+@each_end
+def test_what_was_done_with_before_a_look_may_wait_again(end: Callable[[Busy, Candidate], None]) -> None:
+    busy, job = Busy(), candidate("a")
+    with busy.look():
+        pass
+    busy.take([job])
+    end(busy, job)
+
+    with busy.look():
+        assert job not in busy
+
+
+def test_what_a_claim_from_before_a_look_did_not_win_may_wait_again() -> None:
+    """It was lost before the look began, and given back since: the claim is only answered later."""
+    busy, before, earlier = Busy(), candidate("before"), candidate("earlier")
+    with busy.look():
+        busy.take([earlier])
+    busy.take([before])
+
+    with busy.look():
+        busy.lose([before, earlier])
+        assert before not in busy
+        assert earlier not in busy
 
 
 # Telling others

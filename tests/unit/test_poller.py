@@ -23,7 +23,7 @@ from jobqueue.dispatch import Busy, ReadyQueue
 from jobqueue.errors import Unavailable
 from jobqueue.job import Candidate, Job, JobId, WorkerId
 from jobqueue.listening import BACKLOG_SECONDS, CROWD_SECONDS, Listener
-from jobqueue.poller import SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
+from jobqueue.poller import OTHERS_SECONDS, SIGNALLED_AT_ONCE, SIGNALLED_SECONDS, Poller
 from jobqueue.repository import CROWD, Features, JobRepository, QueueSignal, Window, WorkerRecord
 
 POLL_SECONDS = 3600.0
@@ -97,6 +97,8 @@ class Pool:
     def __init__(self) -> None:
         self.saturated = False
         self.taken: Callable[[], None] = lambda: None
+        self.lost: Callable[[], None] = lambda: None
+        self.missed: Callable[[], None] = lambda: None
 
 
 @asynccontextmanager
@@ -104,6 +106,7 @@ async def polling(
     store: CountingStore,
     *,
     queues: Sequence[str] = ("default",),
+    window: int = 10,
     poll_seconds: float = POLL_SECONDS,
     clock: Clock | None = None,
     ready: ReadyQueue | None = None,
@@ -116,7 +119,7 @@ async def polling(
         cast(JobRepository, store),
         ReadyQueue(10) if ready is None else ready,
         queues=queues,
-        window=10,
+        window=window,
         poll_seconds=poll_seconds,
         contention=contention or Contention(WorkerId("worker-1"), clock),
         busy=Busy() if busy is None else busy,
@@ -125,7 +128,7 @@ async def polling(
         clock=clock,
         random=Random(1),
     )
-    pool.taken = poller.taken
+    pool.taken, pool.lost, pool.missed = poller.taken, poller.lost, poller.missed
     task = asyncio.create_task(poller.run())
     try:
         yield finds
@@ -183,6 +186,50 @@ async def test_a_look_that_meets_what_nobody_thought_of_is_not_the_last() -> Non
     store.hold_up = fails
     async with polling(store, poll_seconds=0.001):
         await looked(store, 3)
+
+
+async def test_who_lost_to_others_forgets_what_was_at_hand_and_looks_again() -> None:
+    store, ready, pool = CountingStore(), ReadyQueue(10), Pool()
+    store.found = Window([candidate("theirs")], complete=True)
+    async with polling(store, ready=ready, pool=pool):
+        await listens(store)
+
+        store.found = Window([candidate("new")], complete=True)
+        pool.lost()
+        await looked(store, 3)
+
+    assert ready.take(10) == [candidate("new")]
+
+
+async def test_what_was_not_taken_in_while_a_look_was_under_way_is_looked_for_once_more() -> None:
+    store, pool = CountingStore(), Pool()
+
+    async def miss_during_the_second() -> None:
+        await asyncio.sleep(0)
+        if store.looks == 2:
+            pool.missed()
+
+    store.hold_up = miss_during_the_second
+    async with polling(store, pool=pool):
+        await looked(store, 3)
+        await settle()
+
+    assert store.looks == 3
+
+
+async def test_a_store_that_is_away_is_told_of_once_each_time() -> None:
+    store = CountingStore()
+
+    async def be_away_now_and_then() -> None:
+        if store.looks in (1, 2, 4, 5):
+            raise Unavailable("away")
+
+    store.hold_up = be_away_now_and_then
+    with capture_logs() as lines:
+        async with polling(store, poll_seconds=0.001):
+            await looked(store, 6)
+
+    assert [line["event"] for line in lines] == ["cannot look for work"] * 2
 
 
 async def test_what_cannot_be_heard_is_looked_for() -> None:
@@ -258,6 +305,18 @@ async def test_of_what_is_heard_of_in_company_each_takes_its_own_without_a_look(
         assert store.looks == looks
 
     assert ready.take(10) == mine
+
+
+async def test_who_has_gone_is_noticed_while_jobs_are_divided() -> None:
+    store, ready, clock = CountingStore(), ReadyQueue(10), HandClock()
+    async with in_company(store, ready, clock=clock) as contention:
+        store.alive = [worker_record("worker-1")]
+        clock.seconds += OTHERS_SECONDS
+
+        store.signalled.put_nowait(SIGNAL)
+        await looked(store, 3)
+
+        assert contention.is_alone
 
 
 async def test_what_was_left_to_another_is_looked_for_a_little_later() -> None:
@@ -406,6 +465,30 @@ async def test_who_has_enough_to_do_looks_once_more_when_that_is_taken() -> None
         await looked(store, 2)
 
 
+async def test_what_is_signalled_while_there_is_enough_to_do_is_looked_for_when_that_is_taken() -> None:
+    store, pool = CountingStore(), Pool()
+    async with polling(store, pool=pool):
+        await listens(store)
+        pool.saturated = True
+        store.signalled.put_nowait(SIGNAL)
+        await settle()
+        assert (store.heard, store.looks) == (1, 2)
+
+        pool.saturated = False
+        pool.taken()
+        await looked(store, 3)
+
+
+async def test_a_backlog_is_gone_through_however_few_ids_are_held() -> None:
+    store, ready, pool = CountingStore(), ReadyQueue(1), Pool()
+    store.found = Window([candidate("a")], complete=False)
+    async with polling(store, ready=ready, pool=pool, window=1):
+        for number in (1, 2, 3):
+            await looked(store, number)
+            ready.take(1)
+            pool.taken()
+
+
 async def test_what_is_signalled_during_a_backlog_is_old_news_after_it() -> None:
     store = CountingStore()
     async with polling(store):
@@ -452,36 +535,6 @@ async def test_what_was_done_with_during_a_look_is_not_taken_for_waiting() -> No
         await looked(store, 1)
 
     assert [each.id for each in ready.take(10)] == ["doubtful", "released", "waits"]
-
-
-async def test_what_a_claim_from_before_a_look_did_not_win_may_wait_again() -> None:
-    """It was lost before the look began, and given back since: the claim is only answered later."""
-    store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
-    store.found = Window([candidate("given-back")], complete=True)
-    busy.take(store.found.candidates)
-
-    async def answer_the_claim() -> None:
-        busy.lose(store.found.candidates)
-
-    store.hold_up = answer_the_claim
-    async with polling(store, ready=ready, busy=busy):
-        await looked(store, 1)
-
-    assert [each.id for each in ready.take(10)] == ["given-back"]
-
-
-async def test_what_was_done_with_before_a_look_may_wait_again() -> None:
-    store, ready, busy = CountingStore(), ReadyQueue(10), Busy()
-    busy.take([candidate("again")])
-    with busy.look():
-        again = Job(id=JobId("again"), run_at=START)
-        busy.finish([again])
-        busy.leave(again)
-    store.found = Window([candidate("again")], complete=True)
-    async with polling(store, ready=ready, busy=busy):
-        await looked(store, 1)
-
-    assert [each.id for each in ready.take(10)] == ["again"]
 
 
 async def test_what_waits_again_for_another_time_is_not_passed_over() -> None:
@@ -680,6 +733,20 @@ async def test_no_job_waits_for_the_names_of_the_queues() -> None:
         await asyncio.sleep(0)
 
     assert finds.count == 3
+
+
+async def test_whoever_serves_every_queue_hears_of_the_first_job_of_all() -> None:
+    store, ready = CountingStore(), ReadyQueue(10)
+    store.queues = set()
+    async with polling(store, ready=ready, queues=("*",)):
+        await becomes(store, listening=True)
+
+        store.signalled.put_nowait(QueueSignal("mail", [candidate("first")]))
+        await eventually_at_hand(ready)
+        store.signalled.put_nowait(QueueSignal("mail"))
+        await looked(store, 1)
+
+    assert store.looked_into == ["mail"]
 
 
 async def test_a_queue_that_is_new_is_looked_into_at_once() -> None:
