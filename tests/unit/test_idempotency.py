@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from counted_calls import calls_until
+from observers import settle
 
 from jobqueue.errors import JobQueueError, KeyInUse, Unavailable
-from jobqueue.idempotency import WAIT_SECONDS, Enqueued, FirstRequests
+from jobqueue.idempotency import WAIT_SECONDS, Enqueued, FirstRequests, fingerprint_of
 from jobqueue.job import Job, JobId
 from jobqueue.service import NewJob
 
@@ -105,11 +109,35 @@ async def test_who_comes_after_the_answer_asks_anew_though_others_have_still_to_
     assert (await waiting).job.id == "j"
 
 
-async def test_a_failure_makes_work_for_the_next_one_only_however_many_wait() -> None:
-    async def refuse() -> Enqueued:
-        await asyncio.sleep(0)
-        raise Unavailable("away")
+class Key(str):
+    """One that is seen to be forgotten."""
 
+
+async def accept() -> Enqueued:
+    return Enqueued(Job(id=JobId("j")))
+
+
+async def refuse() -> Enqueued:
+    await asyncio.sleep(0)
+    raise Unavailable("away")
+
+
+@pytest.mark.parametrize("enqueue", [accept, refuse])
+async def test_nothing_is_kept_of_a_key_once_its_requests_are_answered(
+    enqueue: Callable[[], Awaitable[Enqueued]],
+) -> None:
+    requests, key = FirstRequests(), Key("k")
+    kept = weakref.ref(key)
+
+    await asyncio.gather(*(requests.run(key, enqueue) for _ in range(2)), return_exceptions=True)
+
+    del key
+    await settle()
+    gc.collect()
+    assert kept() is None
+
+
+async def test_a_failure_makes_work_for_the_next_one_only_however_many_wait() -> None:
     async def refuse_all(number: int) -> None:
         requests = FirstRequests()
         answers = await asyncio.gather(*(requests.run("k", refuse) for _ in range(number)), return_exceptions=True)
@@ -147,3 +175,8 @@ def test_neither_the_key_nor_the_order_of_fields_nor_a_trace_is_part_of_the_fing
     other = NewJob(payload={"b": 2, "a": 1})
 
     assert one.fingerprint == other.fingerprint
+
+
+def test_what_is_as_by_default_is_not_part_of_the_fingerprint() -> None:
+    """Or a field that a later version adds would make other requests of those that were sent before."""
+    assert NewJob(type="email", queue="default", priority=0).fingerprint == fingerprint_of({"type": "email"})

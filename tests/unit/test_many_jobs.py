@@ -1,22 +1,24 @@
-"""Many jobs in one call are stored in portions; those of many calls at once are stored together."""
+"""Many jobs in one call are stored in portions; those of many calls at once are stored together. Workers are told of
+what is stored or put back."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 from random import Random
-from typing import cast
+from typing import Any, cast
 
 import pytest
-from hand_clock import HandClock
+from hand_clock import START, HandClock
 from memory_jobs import MemoryJobs, SilentDispatcher
 
 from jobqueue.admission import AdmissionLimits
 from jobqueue.clock import Identifiers
 from jobqueue.errors import DuplicateJob, JobQueueError, QueueFull, RateLimited, ShuttingDown, Unavailable
 from jobqueue.following import Followers
-from jobqueue.job import Job
-from jobqueue.repository import JobRepository
+from jobqueue.job import Candidate, Job, Status
+from jobqueue.repository import JobFilter, JobRepository
 from jobqueue.service import NO_LIMITS, PORTION, JobService, NewJob
 
 
@@ -43,14 +45,18 @@ class Watched(MemoryJobs):
 
 
 class Told(SilentDispatcher):
-    """Remembers how many jobs it was offered at a time."""
+    """Remembers how many jobs it was offered at a time, and which that were there already."""
 
     def __init__(self) -> None:
         super().__init__()
         self.offered: list[int] = []
+        self.pending_again: list[str] = []
 
     def offer(self, jobs: Sequence[Job]) -> None:
         self.offered.append(len(jobs))
+
+    def offer_candidates(self, candidates: Sequence[Candidate]) -> None:
+        self.pending_again += [candidate.id for candidate in candidates]
 
 
 def service_of(jobs: Watched, dispatcher: Told, *, limits: AdmissionLimits = NO_LIMITS) -> JobService:
@@ -150,6 +156,24 @@ async def test_many_jobs_of_one_call_get_in_together_or_not_at_all() -> None:
         await service_of(jobs, Told(), limits=AdmissionLimits(pending=3)).enqueue_many(some(4))
 
     assert jobs.jobs == {}
+
+
+async def test_workers_are_told_of_what_is_put_back() -> None:
+    jobs, dispatcher = Watched(), Told()
+    service = service_of(jobs, dispatcher)
+    for new in some(3):
+        await service.enqueue(new)
+        jobs.put(str(new.id), status=Status.FAILED)
+
+    await service.redrive("job-0")
+    await service.redrive_many(JobFilter(status=Status.FAILED), limit=10)
+
+    assert sorted(dispatcher.pending_again) == ["job-0", "job-1", "job-2"]
+
+
+@pytest.mark.parametrize("when", [{"run_at": START + timedelta(microseconds=1_234)}, {"delay_seconds": 0.001_234}])
+async def test_a_job_has_the_time_that_the_store_will_give_back(when: dict[str, Any]) -> None:
+    assert (await service_of(Watched(), Told()).enqueue(NewJob(**when))).run_at == START + timedelta(milliseconds=1)
 
 
 async def test_a_call_does_not_wait_for_those_before_it() -> None:
