@@ -190,6 +190,7 @@ VALUES = [
 SIZES = [
     Case("too large", "POST", "/jobs", 413, None, "65536 bytes", b'{"payload":"' + b"x" * 65_536 + b'"}', JSON),
     Case("too much space", "POST", "/jobs", 413, None, "65536 bytes", b" " * 65_537, JSON),
+    Case("too large for enqueue", "POST", "/enqueue", 413, None, "65536 bytes", b" " * 65_537, JSON),
     Case("too large for redrive", "POST", "/dlq/retry", 413, None, "65536 bytes", b" " * 65_537, JSON),
     Case("too large for bulk", "POST", "/jobs/bulk", 413, None, "1048576 bytes", b" " * 1_048_577, JSON),
     Case("too many items", "POST", "/jobs/bulk", 413, None, "10000 items", b"[" + b"{}," * 10_000 + b"{}]", JSON),

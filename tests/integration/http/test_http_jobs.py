@@ -110,6 +110,30 @@ async def test_one_of_type_payload_and_id_is_enough(client: Client, body: dict[s
     assert (await post(client, **body))["type"] == body.get("type", "default")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "x" * 128},
+        {"priority": -1_000},
+        {"priority": 1_000},
+        {"maxRetries": 1},
+        {"maxRetries": 100},
+        {"delaySeconds": 0},
+        {"delaySeconds": 100 * 365 * 86_400},
+        {"timeoutSeconds": 7 * 86_400},
+        {"runAt": "1970-01-01T00:00:00Z"},
+        {"runAt": "9999-12-31T00:00:00Z"},
+        {"runAt": "2026-02-02t05:30:00.123456789z"},
+        {"tags": ["x" * 64] * 20},
+        {"backoff": {"baseSeconds": 5, "maxSeconds": 5}},
+        {"idempotencyKey": "k" * 255},
+    ],
+    ids=lambda fields: str(fields)[:40],
+)
+async def test_the_bounds_of_a_field_belong_to_what_is_taken(client: Client, fields: dict[str, Any]) -> None:
+    await post(client, type="a", **fields)
+
+
 async def test_an_id_that_is_a_number_becomes_its_text(client: Client) -> None:
     assert (await post(client, id=101))["id"] == "101"
     assert (await client.get("/jobs/101")).status == 200
@@ -228,6 +252,15 @@ async def test_waiting_ends_when_the_job_does(
     followers.moved("a")
 
     assert (await (await waiting).json())["result"] == 42
+
+
+async def test_whoever_waits_as_long_as_may_be_is_answered_at_once_about_a_finished_job(
+    client: Client, jobs: MemoryJobs
+) -> None:
+    await post(client, id="a")
+    jobs.put("a", status=Status.COMPLETED)
+
+    assert (await client.get("/jobs/a?wait=60")).status == 200
 
 
 async def test_waiting_ends_when_the_time_is_over(client: Client) -> None:

@@ -162,6 +162,7 @@ async def test_a_dead_letter_is_put_back_by_its_id(client: Client, jobs: MemoryJ
     [
         ({"all": True}, 4, False),
         ({"all": True, "limit": 3}, 3, True),
+        ({"all": True, "limit": 1_000}, 4, False),
         ({"type": "b"}, 2, False),
         ({"tag": "red", "limit": 1}, 1, True),
         ({"queue": "nowhere"}, 0, False),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from memory_jobs import MemoryJobs
+from multidict import CIMultiDict
 from scraped import families_in
 
 from jobqueue.api.routes import build_health_api
@@ -62,6 +65,12 @@ async def test_the_form_is_the_one_that_is_asked_for(client: Client, accept: str
     assert response.headers["Vary"] == "Accept"
 
 
+async def test_what_is_asked_for_may_be_in_several_headers(client: Client) -> None:
+    response = await client.get("/metrics", headers=CIMultiDict([("Accept", "image/png"), ("Accept", "text/plain")]))
+
+    assert response.content_type == TEXT
+
+
 @pytest.mark.parametrize("accept", [PROMETHEUS_3, PROMETHEUS_2, "text/plain;version=0.0.4"])
 async def test_what_a_scraper_gets_can_be_parsed_and_says_how(client: Client, jobs: MemoryJobs, accept: str) -> None:
     await client.post("/jobs", json={"type": "email", "queue": "mail"})
@@ -77,24 +86,25 @@ async def test_what_a_scraper_gets_can_be_parsed_and_says_how(client: Client, jo
 
 
 async def test_json_has_the_totals_of_the_database(client: Client, jobs: MemoryJobs) -> None:
-    for job_id in ("a", "b", "c", "d", "e"):
+    for job_id in ("a", "b", "c", "d", "e", "f"):
         await client.post("/jobs", json={"id": job_id})
     jobs.put("a", status=Status.COMPLETED)
     jobs.put("b", status=Status.FAILED)
     jobs.put("c", status=Status.PROCESSING)
     jobs.put("d", status=Status.SCHEDULED)
+    jobs.put("e", queue="another", run_at=jobs.jobs["f"].run_at - timedelta(hours=1))
 
     totals = await (await client.get("/metrics")).json()
 
-    assert totals.pop("oldest_pending_age_seconds") >= 0
+    assert totals.pop("oldest_pending_age_seconds") >= 3600
     assert totals == {
         "processed": 1,
         "failed": 1,
         "cancelled": 0,
         "retried": 0,
         "in_progress": 1,
-        "queue_depth": 2,
-        "pending": 1,
+        "queue_depth": 3,
+        "pending": 2,
         "scheduled": 1,
         "dlq_size": 1,
         "idempotency_keys": 0,

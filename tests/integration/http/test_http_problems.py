@@ -152,10 +152,30 @@ def test_every_error_that_a_client_can_meet_has_its_row() -> None:
 
 
 async def test_a_path_without_a_route_is_a_problem(client: Client) -> None:
-    response = await client.get("/nowhere")
+    response = await client.get("/no%20where")
 
     assert response.status == 404
-    assert (await problem_of(response))["instance"] == "/nowhere"
+    assert (await problem_of(response))["instance"] == "/no%20where"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nowhere", 404), ("PUT", "/jobs", 405), ("POST", "/jobs", 415), ("GET", "/jobs/nobody", 404)],
+)
+async def test_what_is_the_fault_of_the_client_is_not_in_the_log(
+    client: Client, method: str, path: str, status: int
+) -> None:
+    with structlog.testing.capture_logs() as logged:
+        response = await client.request(method, path)
+
+    assert (response.status, logged) == (status, [])
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/nowhere", "/docs"])
+async def test_no_answer_lets_a_browser_guess_what_it_is_or_tells_versions(client: Client, path: str) -> None:
+    headers = (await client.get(path)).headers
+
+    assert (headers["X-Content-Type-Options"], headers["Server"]) == ("nosniff", "jobqueue")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
@@ -33,6 +35,16 @@ async def test_enqueue_without_a_body_takes_a_job_of_nothing_but_defaults(
     assert response.status == 202
     job = jobs.jobs[(await response.json())["id"]]
     assert (job.type, job.queue, job.payload, job.status) == ("default", "default", None, Status.PENDING)
+
+
+async def test_a_body_in_chunks_is_taken_as_well(client: Client, jobs: MemoryJobs) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"type": '
+        yield b'"email"}'
+
+    response = await client.post("/enqueue", data=chunks(), headers=JSON)
+
+    assert jobs.jobs[(await response.json())["id"]].type == "email"
 
 
 async def test_a_body_that_is_no_job_is_refused_as_elsewhere(client: Client, jobs: MemoryJobs) -> None:
