@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
 from types import SimpleNamespace
@@ -98,6 +98,7 @@ def wired_pool(
     *,
     slots: int = SLOTS,
     clock: Clock | None = None,
+    on_scheduled: Callable[[datetime], None] = lambda at: None,
 ) -> WorkerPool:
     """A pool that runs what waits there, once its poller runs."""
     return WorkerPool(
@@ -118,7 +119,7 @@ def wired_pool(
         identifiers=Identifiers(Random(2)),
         random=Random(3),
         on_finished=lambda job_id: None,
-        on_scheduled=lambda at: None,
+        on_scheduled=on_scheduled,
         observer=observer,
     )
 
