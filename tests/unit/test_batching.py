@@ -392,22 +392,6 @@ async def test_what_comes_after_a_callers_time_changes_nothing_of_what_it_was_to
     assert list(answers) == told
 
 
-async def test_who_gives_up_leaves_room_for_as_many_bytes_as_it_took(store: Store) -> None:
-    group = commit(store, waiting_bytes=10)
-    [first] = submit(group, "a")
-    await store.batch(0)
-    await group.submit_all(["b"], [10], seconds=0.01)
-
-    [second] = submit(group, "c", size=10)
-    await settle()
-
-    assert not second.done()
-    store.answer(0)
-    await store.batch(1)
-    store.answer(1)
-    assert [await first, await second] == ["A", "C"]
-
-
 @pytest.mark.usefixtures("no_collector")
 async def test_no_timer_keeps_what_was_answered_in_time() -> None:
     class Answer:
