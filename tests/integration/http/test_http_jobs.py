@@ -131,7 +131,9 @@ async def test_one_of_type_payload_and_id_is_enough(client: Client, body: dict[s
     ids=lambda fields: str(fields)[:40],
 )
 async def test_the_bounds_of_a_field_belong_to_what_is_taken(client: Client, fields: dict[str, Any]) -> None:
-    await post(client, type="a", **fields)
+    job = await post(client, type="a", **fields)
+
+    assert (await client.get(f"/jobs/{job['id']}")).status == 200
 
 
 async def test_an_id_that_is_a_number_becomes_its_text(client: Client) -> None:
@@ -178,6 +180,13 @@ async def test_a_body_is_sent_after_the_client_was_told_to_continue(client: Clie
     assert response.status == 201
 
 
+@pytest.mark.parametrize("expected", ["100-Continue", "the unexpected"])
+async def test_whatever_a_client_expects_it_is_answered(client: Client, expected: str) -> None:
+    response = await client.post("/jobs", json={"type": "a"}, headers={"Expect": expected})
+
+    assert response.status == 201
+
+
 async def test_posting_an_id_again_is_a_conflict_that_tells_about_the_first_job(
     client: Client, jobs: MemoryJobs
 ) -> None:
@@ -213,10 +222,12 @@ async def test_a_job_that_is_known_to_the_client_is_answered_with_304_until_it_c
     await post(client, id="a")
     tag = (await client.get("/jobs/a")).headers["ETag"]
 
+    any_state = await client.get("/jobs/a", headers={"If-None-Match": "*"})
     same = await client.get("/jobs/a", headers={"If-None-Match": f'"other", W/{tag}'})
     jobs.put("a", status=Status.CANCELLED)
     changed = await client.get("/jobs/a", headers={"If-None-Match": tag})
 
+    assert any_state.status == 304
     assert (same.status, same.headers["ETag"], await same.read()) == (304, tag, b"")
     assert changed.status == 200
     assert changed.headers["ETag"] != tag

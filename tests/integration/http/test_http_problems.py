@@ -78,10 +78,15 @@ async def test_a_stopping_service_takes_nothing_new_but_still_shows_what_it_has(
     await client.post("/jobs", json={"id": "a"})
     service.stop_accepting()
 
-    refused = await client.post("/jobs", json={"id": "b"})
-
-    assert (refused.status, (await problem_of(refused))["title"]) == (503, "The service is stopping")
-    assert "Retry-After" in refused.headers
+    for path, body in (
+        ("/jobs", {"id": "b"}),
+        ("/jobs/bulk", [{"id": "b"}]),
+        ("/jobs/a/retry", None),
+        ("/dlq/retry", {"all": True}),
+    ):
+        refused = await client.post(path, json=body)
+        assert (refused.status, (await problem_of(refused))["title"]) == (503, "The service is stopping")
+        assert "Retry-After" in refused.headers
     assert (await client.get("/jobs/a")).status == 200
     assert (await client.get("/readyz")).status == 503
     assert (await client.get("/livez")).status == 200
@@ -111,6 +116,15 @@ async def test_a_process_without_the_api_still_shows_its_health(service: JobServ
         jobs.broken = Unavailable("gone")
         assert (await problem_of(await client.get("/readyz")))["status"] == 503
         assert (await problem_of(await client.get("/jobs")))["status"] == 404
+
+
+@pytest.mark.parametrize("job_id", ["%00", "x" * 129])
+async def test_the_store_is_not_asked_for_what_no_job_can_be_called(
+    client: Client, jobs: MemoryJobs, job_id: str
+) -> None:
+    jobs.broken = ZeroDivisionError("asked")
+
+    assert (await client.get(URL(f"/jobs/{job_id}", encoded=True))).status == 404
 
 
 async def test_an_unforeseen_error_is_500_logged_under_the_request_id_and_tells_nothing(
