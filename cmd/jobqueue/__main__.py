@@ -2,7 +2,7 @@
 
 import sys
 
-from jobqueue.cli import main
+from jobqueue.entry import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

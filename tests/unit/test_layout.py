@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import cmd
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from jobqueue import __version__
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = str(ROOT / "cmd" / "jobqueue")
+
+CTRL_C_WHILE_LOADING = f"""
+import os, runpy, signal, sys
+
+class CtrlC:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "jobqueue.settings":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, CtrlC)
+sys.argv = ["jobqueue", "--version"]
+runpy.run_path({PROGRAM!r}, run_name="__main__")
+"""
 
 
 def test_cmd_is_the_module_of_the_standard_library() -> None:
@@ -30,7 +48,7 @@ def test_below_cmd_are_programs_and_nothing_else() -> None:
 
 def test_the_program_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
     program = subprocess.run(
-        [sys.executable, str(ROOT / "cmd" / "jobqueue"), "--version"],
+        [sys.executable, PROGRAM, "--version"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -38,3 +56,19 @@ def test_the_program_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
     )
 
     assert program.stdout == f"jobqueue {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "output"),
+    [
+        ("", -signal.SIGINT, ""),
+        # as for what a script starts with &
+        ("import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", 0, f"jobqueue {__version__}\n"),
+    ],
+)
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(before: str, code: int, output: str) -> None:
+    program = subprocess.run(
+        [sys.executable, "-c", before + CTRL_C_WHILE_LOADING], capture_output=True, text=True, check=False
+    )
+
+    assert (program.returncode, program.stdout, program.stderr) == (code, output, "")
