@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Coroutine
+from contextlib import closing
 from typing import Any, TextIO
 
 from jobqueue.forks import keep_stop_signals
@@ -60,7 +61,8 @@ def run_to_the_end(main: Coroutine[Any, Any, int]) -> int:
 
     Some coroutine of a task may catch its cancellation and go on. `asyncio.Runner` would wait for it for ever; here the
     process ends all the same, and what tasks began by multiprocessing with it."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    # Closed where Ctrl-C comes before it begins, or Python would complain that nobody awaited it.
+    with closing(main), asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(main)
         going_on = runner.run(_end_all())
         _end_processes()

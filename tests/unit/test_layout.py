@@ -11,21 +11,24 @@ from pathlib import Path
 import pytest
 
 from jobqueue import __version__
+from jobqueue.cli import INTERRUPTED
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = str(ROOT / "cmd" / "jobqueue")
 
-CTRL_C_WHILE_LOADING = f"""
+CTRL_C_WHEN_IMPORTED = f"""
 import os, runpy, signal, sys
+
+ARRIVES_AT, *arguments = sys.argv[1:]
 
 class CtrlC:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name == "jobqueue.settings":
+        if name == ARRIVES_AT:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, CtrlC)
-sys.argv = ["jobqueue", "--version"]
+sys.argv = ["jobqueue", *arguments]
 runpy.run_path({PROGRAM!r}, run_name="__main__")
 """
 
@@ -59,16 +62,29 @@ def test_the_program_runs_by_its_path_from_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "code", "output"),
+    ("before", "arrives_at", "command", "ending"),
     [
-        ("", -signal.SIGINT, ""),
+        ("", "jobqueue.settings", "--version", (-signal.SIGINT, "", "")),
+        ("", "uvloop", "serve", (INTERRUPTED, "", "\n")),
         # as for what a script starts with &
-        ("import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)", 0, f"jobqueue {__version__}\n"),
+        (
+            "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
+            "jobqueue.settings",
+            "--version",
+            (0, f"jobqueue {__version__}\n", ""),
+        ),
     ],
+    ids=["loading", "about to serve", "ignored"],
 )
-def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(before: str, code: int, output: str) -> None:
+@pytest.mark.usefixtures("nothing_is_set")
+def test_ctrl_c_before_anything_runs_ends_the_program_without_a_word(
+    before: str, arrives_at: str, command: str, ending: tuple[int, str, str]
+) -> None:
     program = subprocess.run(
-        [sys.executable, "-c", before + CTRL_C_WHILE_LOADING], capture_output=True, text=True, check=False
+        [sys.executable, "-c", before + CTRL_C_WHEN_IMPORTED, arrives_at, command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
-    assert (program.returncode, program.stdout, program.stderr) == (code, output, "")
+    assert (program.returncode, program.stdout, program.stderr) == ending
