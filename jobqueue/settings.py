@@ -62,7 +62,9 @@ class Settings(BaseSettings):
 
     processes: int = Field(1, ge=1, le=256, description="processes of `serve`, `api` or `worker`, all on one port")
     workers: int = Field(10, ge=1, le=10_000, description="jobs run at the same time in each process")
-    queue_size: int = Field(1_000, ge=1, le=100_000, description="ids held ready in memory")
+    queue_size: int = Field(
+        1_000, ge=1, le=100_000, description="ids held ready in memory, at least as many as WORKERS"
+    )
     queues: Annotated[tuple[str, ...], NoDecode] = Field(
         (ALL_QUEUES,), description="queues to work on, separated by commas; * is every one"
     )

@@ -139,7 +139,8 @@ class WorkerPool:
         self._on_finished = on_finished
         self._on_scheduled = on_scheduled
         self._observer = observer
-        self._ready = ReadyQueue(options.queue_size)
+        at_hand = max(options.queue_size, options.slots)  # with fewer, slots would wait for one look after the other
+        self._ready = ReadyQueue(at_hand)
         self._contention = Contention(worker_id, clock)
         self._busy = Busy()
         self._running: dict[Claim, Attempt] = {}
@@ -159,7 +160,7 @@ class WorkerPool:
             jobs,
             self._ready,
             queues=options.queues,
-            window=options.queue_size,
+            window=at_hand,
             poll_seconds=options.poll_seconds,
             contention=self._contention,
             busy=self._busy,

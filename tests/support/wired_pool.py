@@ -97,6 +97,7 @@ def wired_pool(
     observer: Observer = UNOBSERVED,
     *,
     slots: int = SLOTS,
+    queue_size: int = 1_000,
     clock: Clock | None = None,
     on_scheduled: Callable[[datetime], None] = lambda at: None,
 ) -> WorkerPool:
@@ -107,7 +108,7 @@ def wired_pool(
         LeaseKeeper(LEASE),
         options=PoolOptions(
             slots=slots,
-            queue_size=1_000,
+            queue_size=queue_size,
             queues=["default"],
             poll_seconds=1.0,
             lease=LEASE,

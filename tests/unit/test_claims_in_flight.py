@@ -24,8 +24,10 @@ class Slow(Wire):
         self.looked = asyncio.Event()
         self.answer = asyncio.Event()
         self.claims: list[int] = []
+        self.limits: set[int] = set()
 
     async def candidates(self, queues: object, *, after: object, limit: int) -> Window:
+        self.limits.add(limit)
         asyncio.get_running_loop().call_soon(self.looked.set)
         return Window([], complete=True)
 
@@ -46,14 +48,14 @@ def store(jobs: list[Job]) -> Slow:
 
 
 @asynccontextmanager
-async def pool_on(store: Slow, *, slots: int = SLOTS) -> AsyncIterator[WorkerPool]:
+async def pool_on(store: Slow, *, slots: int = SLOTS, queue_size: int = 1_000) -> AsyncIterator[WorkerPool]:
     registry = Registry()
 
     @registry.task("noop")
     async def noop() -> JsonValue:
         return None
 
-    pool = wired_pool(store, registry, slots=slots)
+    pool = wired_pool(store, registry, slots=slots, queue_size=queue_size)
     poller = asyncio.create_task(pool.poller.run())
     await asyncio.wait_for(store.looked.wait(), 20)
     try:
@@ -95,3 +97,13 @@ async def test_what_many_slots_could_take_is_claimed_in_parts(store: Slow) -> No
         await offer(pool, waiting(3 * MAX_CLAIM))
 
     assert store.claims == [MAX_CLAIM, MAX_CLAIM]
+
+
+async def test_no_slot_waits_though_fewer_ids_are_to_be_held_ready_than_there_are_slots(
+    store: Slow, jobs: list[Job]
+) -> None:
+    async with pool_on(store, queue_size=1) as pool:
+        await offer(pool, jobs)
+
+    assert store.claims == [SLOTS]
+    assert store.limits == {SLOTS}
