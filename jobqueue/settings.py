@@ -23,6 +23,8 @@ PREFIX = "JOBQUEUE_"
 ALL_QUEUES = "*"
 DAY_SECONDS = 86_400
 MAX_RETENTION_SECONDS = 100 * 365 * DAY_SECONDS
+LEAST_SECONDS = 0.01
+"""With a shorter time a worker would look without a pause, or end every attempt as it begins."""
 
 _DATABASES_OF_MONGODB = ("admin", "config", "local")
 """`local` is never replicated, so no majority could have a job there; the others are the server's own."""
@@ -71,7 +73,7 @@ class Settings(BaseSettings):
     claim: Literal["auto", "single", "batch"] = Field(
         "auto", description="how jobs are claimed: one by one or many at a time"
     )
-    poll_seconds: float = Field(1.0, gt=0, le=3600, description="how often to look for work when idle")
+    poll_seconds: float = Field(1.0, ge=LEAST_SECONDS, le=3600, description="how often to look for work when idle")
     lease_seconds: float = Field(
         30.0, ge=0.5, le=3600, description="how long a worker may be silent before its jobs are given to others"
     )
@@ -84,7 +86,7 @@ class Settings(BaseSettings):
     )
     backoff_base_seconds: float = Field(1.0, ge=0, le=DAY_SECONDS, description="delay after the first failure")
     backoff_max_seconds: float = Field(300.0, ge=0, le=30 * DAY_SECONDS, description="longest delay")
-    timeout_seconds: float = Field(1800.0, gt=0, le=MAX_TIMEOUT_SECONDS, description="longest attempt")
+    timeout_seconds: float = Field(1800.0, ge=LEAST_SECONDS, le=MAX_TIMEOUT_SECONDS, description="longest attempt")
     shutdown_grace_seconds: float = Field(20.0, ge=0, le=3600, description="time for running jobs at shutdown")
 
     max_payload_bytes: int = Field(1 << 20, ge=1, le=8 << 20, description="largest body of one job")

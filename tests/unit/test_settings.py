@@ -74,6 +74,14 @@ def test_rules_between_settings_are_reported_with_everything_else_that_is_wrong(
     assert described == {"JOBQUEUE_WORKERS", "JOBQUEUE_BACKOFF_MAX_SECONDS", "JOBQUEUE_FAULT"}
 
 
+@pytest.mark.parametrize("name", ["POLL_SECONDS", "LEASE_SECONDS", "TIMEOUT_SECONDS"])
+def test_a_time_that_nobody_can_mean_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"JOBQUEUE_{name}", "1e-9")
+
+    with pytest.raises(ConfigurationError, match=f"JOBQUEUE_{name}: .* greater than or equal to 0"):
+        load_settings()
+
+
 @pytest.mark.parametrize("name", ["local", "admin", "config", "Local"])
 def test_the_databases_of_mongodb_itself_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBQUEUE_DATABASE", name)
