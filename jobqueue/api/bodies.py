@@ -11,7 +11,7 @@ import asyncio
 import re
 from typing import TypeVar
 
-from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs, web
 
 from jobqueue.api.answers import JSON
 from jobqueue.errors import ShuttingDown
@@ -49,6 +49,7 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
     if request.content.is_eof():
         # It came with the head, as small ones do: there is nothing to wait for, and no timer to be set.
         return _bounded(request.content.read_nowait(), limit)
+    await _ask_for_it(request)
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _collect(request, limit)
@@ -62,6 +63,14 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
             raise
         # aiohttp ends what does not arrive while it stops by putting this into the body.
         raise ShuttingDown from None
+
+
+async def _ask_for_it(request: web.Request) -> None:
+    """Tell a client to send its body that waits for this; other expectations are nothing to fail for."""
+    if request.version == HttpVersion11 and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # As aiohttp's own handler does: its error handling takes this count for that of the answer.
+        request.writer.output_size = 0
 
 
 def too_large(limit: int) -> web.HTTPException:

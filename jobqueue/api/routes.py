@@ -11,7 +11,7 @@ from functools import partial
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
@@ -449,12 +449,8 @@ def _add(app: web.Application, method: str, path: str, handler: Respond) -> None
     resource = app.router.add_resource(path)
     methods = (hdrs.METH_GET, hdrs.METH_HEAD) if method == hdrs.METH_GET else (method,)
     for each in methods:
-        resource.add_route(each, handler, expect_handler=_continue)
+        resource.add_route(each, handler, expect_handler=_ask_later)
 
 
-async def _continue(request: web.Request) -> None:
-    """Ask for the body when the client waits for that; other expectations are nothing to fail for."""
-    if request.version == HttpVersion11 and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # As aiohttp's own handler does: its error handling takes this count for that of the answer.
-        request.writer.output_size = 0
+async def _ask_later(request: web.Request) -> None:
+    """A client that waits until it is asked for its body is asked by what reads it, if that has no reason to refuse."""

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, HttpProcessingError, InvalidURLError, LineTooLong
 
 from jobqueue.forks import withhold_descriptors
@@ -92,9 +92,6 @@ class ApiRunner(web.AppRunner):
 
 def _by_table(shortcuts: Mapping[tuple[str, str], Respond], otherwise: Respond) -> Respond:
     def respond(request: web.Request) -> Awaitable[web.StreamResponse]:
-        # Who expects something is told before the body is read, which is up to the application.
-        if hdrs.EXPECT in request.headers:
-            return otherwise(request)
         return shortcuts.get((request.method, request.raw_path), otherwise)(request)
 
     return respond

@@ -141,6 +141,23 @@ async def test_a_body_that_announces_too_much_is_refused_before_it_comes(client:
         assert (await reader.readline()).startswith(b"HTTP/1.1 413")
 
 
+REFUSED_UNSEEN = {
+    "too large": (HEAD + b"Content-Length: 99999999\r\n", b"413"),
+    "compressed": (HEAD + b"Content-Encoding: gzip\r\nContent-Length: 20\r\n", b"415"),
+    "not declared": (b"POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n", b"415"),
+    "of another site": (HEAD + b"Sec-Fetch-Site: cross-site\r\nContent-Length: 20\r\n", b"403"),
+    "for nobody": (b"POST /jobs/a/cancel HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n", b"404"),
+}
+
+
+@pytest.mark.parametrize(("head", "status"), REFUSED_UNSEEN.values(), ids=REFUSED_UNSEEN.keys())
+async def test_nobody_is_asked_for_a_body_that_is_not_wanted(client: Client, head: bytes, status: bytes) -> None:
+    async with asyncio.timeout(30), connection(client) as (reader, writer):
+        writer.write(head + b"Expect: 100-continue\r\n\r\n")
+
+        assert (await reader.readline()).split(b" ")[1] == status
+
+
 async def test_a_body_in_chunks_is_counted_while_it_comes(client: Client) -> None:
     async with asyncio.timeout(30), connection(client) as (reader, writer):
         writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
