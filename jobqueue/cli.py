@@ -133,7 +133,7 @@ def api(modules: tuple[str, ...], **overrides: Any) -> int:
 @program.command()
 @_options(_TASKS, _HOST, _PORT, _PROCESSES, _WORKERS, _DATA_DIR)
 def worker(modules: tuple[str, ...], **overrides: Any) -> int:
-    """Workers only; listens only when a port is given, for health and metrics.
+    """Workers only; with a port also health and metrics.
 
     Without JOBQUEUE_MONGODB_URI it joins the embedded server of a `jobqueue serve` with the same data folder."""
     return _start(Roles(http=False, workers=True), modules, overrides)

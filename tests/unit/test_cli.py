@@ -29,6 +29,7 @@ def test_help_explains_and_lists_every_setting(capsys: pytest.CaptureFixture[str
     assert "JOBQUEUE_LEASE_SECONDS how long a worker may be silent" in flat
     assert "(motor|pymongo; default motor)" in flat
     assert "separated by commas; * is every one (default *)" in flat
+    assert "..." not in text[text.index("Commands:") : text.index("Settings (")]
 
 
 def test_standard_streams_that_were_closed_are_opened_before_a_socket_gets_their_number() -> None:
