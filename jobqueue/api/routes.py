@@ -429,7 +429,6 @@ def _application(routes: Sequence[Route[Any]], api: Api, random: Random | None) 
     answer = answer_all(new_id)
     app = web.Application(
         middlewares=[answer],
-        client_max_size=api.limits.max_bulk_bytes,
         # Compressed bodies are refused with 415; aiohttp's own decoding would break the connection at a wrong one.
         handler_args={"auto_decompress": False, "logger": server_log},
     )
