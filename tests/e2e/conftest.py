@@ -22,13 +22,14 @@ def witness(tmp_path: Path) -> Witness:
 
 @pytest.fixture
 def settings_for(database: DatabaseProcess, witness: Witness) -> Callable[..., dict[str, str]]:
-    """The environment of a service process on the test's database; short leases, so that rescues are seen."""
+    """The environment of a service process on the test's database. A busy machine may keep a process from
+    running for seconds, and leases outlast that; tests of what happens when one is over set short ones."""
 
     def build(**changes: str) -> dict[str, str]:
         defaults = {
             "MONGODB_URI": database.uri,
             "PORT": "0",
-            "LEASE_SECONDS": "2",
+            "LEASE_SECONDS": "30",
             "POLL_SECONDS": "0.3",
             "WORKERS": "20",
             "TEST_WITNESS": str(witness.path),

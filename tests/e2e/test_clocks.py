@@ -44,7 +44,7 @@ async def test_machines_whose_clocks_are_wrong_by_minutes_agree_on_the_time_of_t
     tmp_path: Path,
 ) -> None:
     """A wrong clock would take every lease of the others for expired, and run what is scheduled minutes too soon."""
-    env = settings_for(MAX_RETRIES="10")
+    env = settings_for(MAX_RETRIES="10", LEASE_SECONDS="2")
     worker = {name: value for name, value in env.items() if name != "JOBQUEUE_PORT"}
     early, late, fast = (WrongClock(tmp_path / name, by) for name, by in (("a", -300), ("b", 600), ("c", 300)))
     async with (

@@ -42,7 +42,7 @@ async def all_finished(client: Client, ids: list[str], *, seconds: float) -> dic
 async def test_after_kill_minus_9_every_accepted_job_still_ends_completed(
     http: aiohttp.ClientSession, settings_for: Settings, witness: Witness, driver: dict[str, str]
 ) -> None:
-    env = settings_for(WORKERS="50", **driver)
+    env = settings_for(WORKERS="50", LEASE_SECONDS="2", **driver)
     async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
         held = await client.bulk([{"type": "hold"} for _ in range(5)])
@@ -223,7 +223,7 @@ async def test_while_stopping_enqueues_are_refused_and_reading_goes_on(
 async def test_one_api_and_three_workers_run_each_job_exactly_once(
     http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
 ) -> None:
-    worker = settings_for(LEASE_SECONDS="60")  # nobody dies here, however slow the machine is
+    worker = settings_for()
     del worker["JOBQUEUE_PORT"]
     async with (
         ServiceProcess("api", env=settings_for()) as api,
@@ -246,7 +246,7 @@ async def test_one_api_and_three_workers_run_each_job_exactly_once(
 async def test_a_frozen_worker_changes_nothing_of_what_the_second_worker_wrote(
     http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
 ) -> None:
-    worker = settings_for()
+    worker = settings_for(LEASE_SECONDS="2")
     del worker["JOBQUEUE_PORT"]
     async with (
         ServiceProcess("api", env=settings_for()) as api,
@@ -286,7 +286,7 @@ async def test_a_task_that_blocks_the_event_loop_keeps_its_lease(
     http: aiohttp.ClientSession, settings_for: Settings, witness: Witness
 ) -> None:
     """The lease is 2 s, the loop is blocked for 6 s, and another worker is waiting to take over."""
-    worker = settings_for()
+    worker = settings_for(LEASE_SECONDS="2")
     del worker["JOBQUEUE_PORT"]
     async with (
         ServiceProcess("api", env=settings_for()) as api,

@@ -21,7 +21,8 @@ BIG = "x" * 20_000
 async def test_while_the_disk_is_full_nothing_is_accepted_that_is_lost(
     http: aiohttp.ClientSession, settings_for: Settings, database: DatabaseProcess, witness: Witness
 ) -> None:
-    async with ServiceProcess("serve", "--tasks", WITNESSED, env=settings_for(MAX_RETRIES="20")) as service:
+    env = settings_for(MAX_RETRIES="20", LEASE_SECONDS="2")
+    async with ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service:
         client, accepted, doubtful, statuses = Client(http, service.url), list[str](), list[str](), set[int]()
 
         async def enqueue() -> bool:

@@ -233,13 +233,16 @@ async def test_an_outcome_whose_answer_is_lost_is_written_once(
 
 
 async def test_after_an_outage_longer_than_a_lease_nobody_who_still_runs_is_rescued(
-    http: aiohttp.ClientSession, service: ServiceProcess, settings_for: Settings, proxy: Proxy, witness: Witness
+    http: aiohttp.ClientSession, settings_for: Settings, proxy: Proxy, witness: Witness
 ) -> None:
     """Every lease is expired when the database is back, two processes could take everything back, and at first the
     owners do not get through."""
-    worker = settings_for(MONGODB_URI=proxy.uri)
-    del worker["JOBQUEUE_PORT"]
-    async with ServiceProcess("worker", "--tasks", WITNESSED, env=worker):
+    env = settings_for(MONGODB_URI=proxy.uri, LEASE_SECONDS=str(LEASE_SECONDS))
+    worker = {name: value for name, value in env.items() if name != "JOBQUEUE_PORT"}
+    async with (
+        ServiceProcess("serve", "--tasks", WITNESSED, env=env) as service,
+        ServiceProcess("worker", "--tasks", WITNESSED, env=worker),
+    ):
         client = Client(http, service.url)
         ids = await client.bulk([{"type": "work", "payload": {"seconds": 6.5}} for _ in range(30)])
         await witness.sees(30)

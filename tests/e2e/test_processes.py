@@ -147,7 +147,8 @@ async def test_sigterm_drains_all_of_them(
 async def test_a_killed_process_comes_back_and_no_accepted_job_is_lost(
     http: aiohttp.ClientSession, settings_for: Settings
 ) -> None:
-    async with Processes("serve", "--processes", "2", "--tasks", WITNESSED, env=settings_for(WORKERS="2")) as service:
+    env = settings_for(WORKERS="2", LEASE_SECONDS="2")
+    async with Processes("serve", "--processes", "2", "--tasks", WITNESSED, env=env) as service:
         client = Client(http, service.url)
         ids = await client.bulk([{"type": "work", "payload": {"seconds": 0.2}}] * 30)
         killed = service.living()[2]
