@@ -119,6 +119,7 @@ async def storm(
     return audit
 
 
+@pytest.mark.timeout(300)  # what hangs fails sooner: it waits for jobs that finish
 async def test_through_a_bad_network_every_accepted_job_ends_and_is_explained_by_its_attempts(
     settings_for: Settings, database: DatabaseProcess, proxy: Proxy, witness: Witness
 ) -> None:

@@ -6,6 +6,7 @@ It reads the database itself and the witness file, not what the service says abo
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -93,12 +94,19 @@ class Audit:
 async def finished_jobs(
     uri: str, accepted: Collection[str], *, seconds: float, name: str = DATABASE
 ) -> dict[str, dict[str, Any]]:
-    """Wait until nothing waits or runs any more, then every document."""
+    """Wait until nothing waits or runs any more, then every document. However slow the machine is, some job has to
+    finish every so many seconds."""
+    left = math.inf
 
-    async def settled() -> bool:
-        return await asyncio.to_thread(_unfinished, uri, name) == 0
+    async def fewer_are_left() -> bool:
+        nonlocal left
+        before, now = left, await asyncio.to_thread(_unfinished, uri, name)
+        left = now if 0 <= now < before else before
+        return left < before
 
-    await eventually(settled, seconds=seconds, what=f"all of {len(accepted)} jobs finished")
+    while left:
+        what = f"one of the unfinished jobs finished: {left} are left of {len(accepted)} that were accepted"
+        await eventually(fewer_are_left, seconds=seconds, what=what)
     return await asyncio.to_thread(read_jobs, uri, name)
 
 
