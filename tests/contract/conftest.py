@@ -105,7 +105,13 @@ def claim_mode() -> Mode:
 
 
 @pytest.fixture
-def repository_on(backend: str, claim_mode: Mode) -> Callable[..., MongoJobRepository]:
+def client_seconds() -> float:
+    """How long a write is tried: longer than the slowest machine needs. Tests of what comes after that override it."""
+    return 30.0
+
+
+@pytest.fixture
+def repository_on(backend: str, claim_mode: Mode, client_seconds: float) -> Callable[..., MongoJobRepository]:
     """Makes a repository on a client, as the composition root does."""
 
     def build(client: Any, database_name: str, clock: HandClock) -> MongoJobRepository:
@@ -115,7 +121,7 @@ def repository_on(backend: str, claim_mode: Mode) -> Callable[..., MongoJobRepos
             claim_mode=claim_mode,
             clock=clock,
             features=Features(name=MOCK, version="") if backend == MOCK else None,
-            client_seconds=2.0,
+            client_seconds=client_seconds,
             logs_kept=LOGS_KEPT,
         )
 

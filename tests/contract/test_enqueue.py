@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench import NOW, SECOND, Bench, ids, insert_one
-from faults import NO_MAJORITY
+from faults import GIVES_UP_SOON, NO_MAJORITY
 from pymongo.errors import BulkWriteError, OperationFailure, ServerSelectionTimeoutError
 
 from jobqueue.errors import DuplicateJob, InvalidJob, OutcomeUnknown, ShuttingDown, Unavailable
@@ -213,6 +213,7 @@ async def test_an_insert_that_was_never_sent_is_sent_again(bench: Bench) -> None
     assert await bench.jobs.get(job.id) == job
 
 
+@GIVES_UP_SOON
 async def test_without_a_majority_nobody_in_the_batch_is_told_stored(bench: Bench) -> None:
     bench.faults.lose_answer("insert_many", times=100, error=NO_MAJORITY)
 
@@ -227,6 +228,7 @@ async def test_a_majority_that_comes_late_is_waited_for(bench: Bench) -> None:
     assert isinstance(await bench.add(), Job)
 
 
+@GIVES_UP_SOON
 async def test_a_server_that_cannot_be_reached_leaves_nothing_in_doubt(bench: Bench) -> None:
     bench.faults.fail("insert_many", times=100, error=ServerSelectionTimeoutError("no primary (injected)"))
 
@@ -237,6 +239,7 @@ async def test_a_server_that_cannot_be_reached_leaves_nothing_in_doubt(bench: Be
     assert str(refusal.value) == "cannot store the job: no MongoDB server could be reached"
 
 
+@GIVES_UP_SOON
 async def test_what_may_have_been_written_stays_in_doubt_when_the_server_goes_away(bench: Bench) -> None:
     bench.faults.lose_answer("insert_many")
     bench.faults.fail("insert_many", times=100, error=ServerSelectionTimeoutError("no primary (injected)"))
@@ -245,6 +248,7 @@ async def test_what_may_have_been_written_stays_in_doubt_when_the_server_goes_aw
         await bench.add()
 
 
+@GIVES_UP_SOON
 async def test_a_server_that_lets_nobody_write_refuses_no_job_for_good(bench: Bench) -> None:
     bench.faults.fail("insert_many", times=100, error=OperationFailure("not authorized (injected)", 13))
 

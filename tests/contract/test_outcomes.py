@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from bench import BOOM, LEASE, NOW, SECOND, Bench
-from faults import LOST, NO_MAJORITY
+from faults import GIVES_UP_SOON, LOST, NO_MAJORITY
 
 from jobqueue.errors import InvalidJob, LeaseLost, OutcomeUnknown, Unavailable
 from jobqueue.job import MAX_ERRORS, Claim, JobId, JsonValue, Progress, Status
@@ -236,6 +236,7 @@ async def test_a_rescue_is_never_taken_for_the_owners_own_outcome(bench: Bench) 
     assert await bench.status(claim.job_id) is Status.PENDING
 
 
+@GIVES_UP_SOON
 async def test_an_outcome_that_finds_no_server_for_long_is_unknown_and_can_be_repeated(bench: Bench) -> None:
     claim = await bench.running()
     bench.faults.fail("bulk_write", times=100)
@@ -248,6 +249,7 @@ async def test_an_outcome_that_finds_no_server_for_long_is_unknown_and_can_be_re
     assert await bench.status(claim.job_id) is Status.COMPLETED
 
 
+@GIVES_UP_SOON
 async def test_an_outcome_that_no_majority_has_is_not_acknowledged(bench: Bench) -> None:
     claim = await bench.running()
     bench.faults.lose_answer("bulk_write", times=100, error=NO_MAJORITY)

@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
 from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError
 
 WRITES = frozenset(
@@ -26,6 +27,9 @@ LOST = AutoReconnect("the answer was lost (injected)")
 NO_MAJORITY = BulkWriteError(
     {"writeErrors": [], "writeConcernErrors": [{"code": 64, "errmsg": "waiting for replication timed out"}]}
 )
+
+GIVES_UP_SOON = pytest.mark.parametrize("client_seconds", [2.0], ids=["gives up soon"])
+"""For tests in which no write succeeds, however often it is tried."""
 
 
 class Fault(NamedTuple):
