@@ -6,16 +6,20 @@ import asyncio
 import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from bson import Int64
 from engines import Engines, finished
 from observers import eventually
 from pydantic import BaseModel
+from pymongo import MongoClient
 
 from jobqueue import app, leases
 from jobqueue.errors import IllegalMove
 from jobqueue.job import Job, Progress, Status
 from jobqueue.service import NewJob
+from jobqueue.settings import Settings
 from jobqueue.tasks import PermanentFailure, Registry, RetryLater, Snooze, TaskContext
 
 VARIANTS = [
@@ -111,6 +115,31 @@ async def test_a_type_without_a_task_fails_with_the_names_of_the_known_ones(engi
     assert (ended.status, ended.retry_count) == (Status.FAILED, 2)
     assert ended.errors is not None
     assert "known" in ended.errors[-1].message
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_a_job_that_cannot_be_read_fails_with_the_reason_and_its_slot_is_free_again(
+    engines: Engines, settings: Settings, server_uri: str, variant: dict[str, str]
+) -> None:
+    registry = Registry()
+
+    @registry.task("simple")
+    async def simple() -> None: ...
+
+    service = await engines.start(registry, workers=1, **variant)
+    like = await finished(service, await service.enqueue(NewJob(type="simple")))
+    odd = {"type": "simple", "queue": "default", "status": "pending", "priority": 0, "timeoutSeconds": "a while"}
+    times = dict.fromkeys(("runAt", "createdAt", "updatedAt"), like.run_at)
+    with MongoClient[dict[str, Any]](server_uri) as client:
+        jobs = client[settings.database].jobs
+        jobs.insert_one({"_id": "odd", "seq": Int64(1), "insertId": "odd"} | odd | times)
+        await service.wait("odd", seconds=30)
+        stored = jobs.find_one("odd") or {}
+    after = await finished(service, await service.enqueue(NewJob(type="simple")))
+
+    assert (stored["status"], stored["retryCount"], after.status) == ("failed", 1, Status.COMPLETED)
+    [error] = stored["errors"]
+    assert (error["type"], "timeoutSeconds" in error["message"]) == ("Unreadable", True)
 
 
 async def test_a_job_runs_when_it_is_due_and_not_before(engines: Engines) -> None:
