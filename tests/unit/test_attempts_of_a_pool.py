@@ -12,7 +12,7 @@ import structlog
 from hand_clock import START, HandClock
 from wired_pool import Wire, end, waiting, wired_pool
 
-from jobqueue.job import AttemptError, Claim
+from jobqueue.job import AttemptError, Claim, Status
 from jobqueue.tasks import Registry, RetryLater, Snooze
 
 
@@ -75,6 +75,19 @@ async def test_who_asks_for_a_time_gets_it_and_the_stager_is_told(
 
     assert await outcome(Noting(), task, scheduled) == (move, START + timedelta(seconds=7))
     assert scheduled == [START + timedelta(seconds=7)]
+
+
+async def test_of_jobs_stored_for_later_the_stager_is_told_the_earliest_time() -> None:
+    scheduled: list[datetime] = []
+    pool = wired_pool(Wire([]), Registry(), on_scheduled=scheduled.append)
+    later = [
+        job.model_copy(update={"status": Status.SCHEDULED, "run_at": START + timedelta(seconds=seconds)})
+        for job, seconds in zip(waiting(3), (9, 4, 6), strict=True)
+    ]
+
+    pool.offer(later)
+
+    assert scheduled == [START + timedelta(seconds=4)]
 
 
 async def test_who_asks_for_a_time_beyond_all_calendars_gets_a_late_one() -> None:
