@@ -90,7 +90,10 @@ def build_openapi(routes: Sequence[Described], *, version: str) -> Mapping[str, 
         "info": {
             "title": "jobqueue",
             "version": version,
-            "description": "A job service on MongoDB. Fields that are not set are absent, never null.",
+            "description": (
+                "A job service on MongoDB. Fields that are not set are absent, never null. Every answer has an"
+                " `X-Request-Id`, that of the request where it has one; the log has it too."
+            ),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": paths,
