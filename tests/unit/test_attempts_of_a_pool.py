@@ -13,6 +13,7 @@ from hand_clock import START, HandClock
 from wired_pool import Wire, end, waiting, wired_pool
 
 from jobqueue.job import AttemptError, Claim, Status
+from jobqueue.leases import Notice
 from jobqueue.tasks import Registry, RetryLater, Snooze
 
 
@@ -128,6 +129,28 @@ async def test_a_job_that_runs_here_is_stopped_as_soon_as_it_is_cancelled_here()
 
     assert (await asyncio.wait_for(wire.written.get(), 20))[0] == "abandon"
     await end(pool, poller)
+
+
+async def test_an_attempt_that_lost_its_lease_is_stopped_and_writes_nothing() -> None:
+    registry, wire, begun, stopped = Registry(), Noting(), asyncio.Event(), asyncio.Event()
+
+    @registry.task("noop")
+    async def noop() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    pool = wired_pool(wire, registry)
+    poller = asyncio.create_task(pool.poller.run())
+    await asyncio.wait_for(begun.wait(), 20)
+
+    pool.notice([(claim, Notice.LOST) for claim in pool.running])
+    await asyncio.wait_for(stopped.wait(), 20)
+    await end(pool, poller)
+
+    assert wire.written.empty()
 
 
 async def test_a_task_does_not_run_in_the_context_of_the_request_that_brought_its_job() -> None:

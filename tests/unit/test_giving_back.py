@@ -55,6 +55,62 @@ async def test_others_are_told_of_what_is_given_back_at_a_stop() -> None:
     assert sorted(wire.signalled) == sorted(wire.released)
 
 
+class Held(GivingBack):
+    """Answers claims when it is told to."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.may_answer = asyncio.Event()
+
+    async def claim(self, job_ids: Sequence[JobId], lease: Lease, *, at: datetime) -> Claimed:
+        claimed = await super().claim(job_ids, lease, at=at)
+        await self.may_answer.wait()
+        return claimed
+
+
+async def test_what_is_claimed_when_a_stop_has_begun_is_given_back_unrun() -> None:
+    registry, wire = Registry(), Held(3)
+    ran: list[str] = []
+
+    @registry.task("noop")
+    async def noop() -> None:
+        ran.append("noop")
+
+    pool = wired_pool(wire, registry)
+    poller = asyncio.create_task(pool.poller.run())
+    ids = await asyncio.wait_for(wire.claims.get(), 20)
+    stopping = asyncio.create_task(pool.stop(grace_seconds=20.0, flush_seconds=20.0))
+    await asyncio.sleep(0)  # it begins
+    wire.may_answer.set()
+    await stopping
+    await end(pool, poller)
+
+    assert (sorted(wire.released), ran) == (sorted(ids), [])
+
+
+async def test_a_job_is_not_claimed_again_while_it_runs_here() -> None:
+    """Somebody put it back while its attempt, which has lost its lease, goes on."""
+    registry, wire = Registry(), GivingBack(2)
+    begun, may_end = asyncio.Barrier(3), asyncio.Event()
+
+    @registry.task("noop")
+    async def noop() -> None:
+        await begun.wait()
+        await may_end.wait()
+
+    pool = wired_pool(wire, registry)
+    poller = asyncio.create_task(pool.poller.run())
+    await asyncio.wait_for(begun.wait(), 20)
+
+    pool.offer(waiting(2))
+    await asyncio.sleep(0)  # what is offered is claimed in the next turn of the loop
+    may_end.set()
+    await asyncio.wait_for(wire.all_completed.wait(), 20)
+    await end(pool, poller)
+
+    assert wire.claims.qsize() == 1
+
+
 class Late(GivingBack):
     """Answers the first claim when most of its lease is over."""
 
