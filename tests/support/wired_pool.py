@@ -99,13 +99,15 @@ def wired_pool(
     slots: int = SLOTS,
     queue_size: int = 1_000,
     clock: Clock | None = None,
+    keeper: LeaseKeeper | None = None,
     on_scheduled: Callable[[datetime], None] = lambda at: None,
+    on_finished: Callable[[JobId], None] = lambda job_id: None,
 ) -> WorkerPool:
     """A pool that runs what waits there, once its poller runs."""
     return WorkerPool(
         cast(JobRepository, wire),
         registry,
-        LeaseKeeper(LEASE),
+        LeaseKeeper(LEASE) if keeper is None else keeper,
         options=PoolOptions(
             slots=slots,
             queue_size=queue_size,
@@ -119,7 +121,7 @@ def wired_pool(
         clock=clock or ServerClock(),
         identifiers=Identifiers(Random(2)),
         random=Random(3),
-        on_finished=lambda job_id: None,
+        on_finished=on_finished,
         on_scheduled=on_scheduled,
         observer=observer,
     )

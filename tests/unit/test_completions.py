@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from wired_pool import SLOTS, Wire, end, waiting, wired_pool
+from wired_pool import LEASE, SLOTS, Wire, end, waiting, wired_pool
 
 from jobqueue.errors import OutcomeUnknown, QueueFull
 from jobqueue.job import Claim, JobId, JsonValue, Lease
+from jobqueue.leases import LeaseKeeper
 from jobqueue.repository import Claimed, Window
 from jobqueue.tasks import Registry
 from jobqueue.worker import MAX_UNACKNOWLEDGED
@@ -40,20 +41,24 @@ class Doubtful(Wire):
 
 
 async def test_a_completion_that_is_not_acknowledged_with_others_is_repeated_and_its_lease_kept() -> None:
-    registry, wire = Registry(), Doubtful(10)
+    registry, wire, keeper = Registry(), Doubtful(10), LeaseKeeper(LEASE)
+    told: list[JobId] = []
 
     @registry.task("noop")
     async def noop() -> None: ...
 
-    pool = wired_pool(wire, registry)
+    pool = wired_pool(wire, registry, keeper=keeper, on_finished=told.append)
     poller = asyncio.create_task(pool.poller.run())
     await asyncio.wait_for(wire.came_alone.wait(), 30)
 
     assert wire.together == [10]
     assert [claim.job_id for claim in pool.running] == wire.alone
+    assert keeper.claims() == pool.running
     wire.may_be_written.set()
     await end(pool, poller)
     assert not pool.running
+    assert not keeper.claims()
+    assert sorted(told) == sorted(job.id for job in waiting(10))
 
 
 class Crowded(Wire):
