@@ -57,25 +57,45 @@ class Section:
         return "\n\n".join(part for part in written if part)
 
 
-def at_least(value: float | None, least: float, *, of: str, bare: float | None = None) -> Goal:
-    """A share that is to be so large."""
-    reached = value is not None and value >= least
-    return Goal(of=of, wanted=share(least), measured=known(value, share), reached=reached, bare=known(bare, share))
+def at_least(
+    value: float | None,
+    least: float,
+    *,
+    of: str,
+    bare: float | None = None,
+    written: Callable[[float], str] = share,
+    remark: str = "",
+) -> Goal:
+    """Something that is to be so large."""
+    return Goal(
+        of=of,
+        wanted=written(least),
+        measured=_known(value, written),
+        reached=value is not None and value >= least,
+        bare=_known(bare, written),
+        remark=remark,
+    )
 
 
-def at_most(value: float | None, most: float, *, of: str, bare: float | None = None, unit: str = "") -> Goal:
+def at_most(
+    value: float | None,
+    most: float,
+    *,
+    of: str,
+    bare: float | None = None,
+    written: Callable[[float], str] = figure,
+) -> Goal:
     """Something that is to be small."""
+    return Goal(
+        of=of,
+        wanted=f"at most {written(most)}",
+        measured=_known(value, written),
+        reached=value is not None and value <= most,
+        bare=_known(bare, written),
+    )
 
-    def written(some: float) -> str:
-        return f"{figure(some)}{unit}"
 
-    reached = value is not None and value <= most
-    wanted = f"at most {written(most)}"
-    return Goal(of=of, wanted=wanted, measured=known(value, written), reached=reached, bare=known(bare, written))
-
-
-def known(value: float | None, written: Callable[[float], str]) -> str | None:
-    """The figure, where there is one."""
+def _known(value: float | None, written: Callable[[float], str]) -> str | None:
     return None if value is None else written(value)
 
 

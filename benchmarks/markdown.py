@@ -25,3 +25,13 @@ def figure(value: float | None) -> str:
 def share(value: float | None) -> str:
     """A ratio as a percentage."""
     return MISSING if value is None else f"{100 * value:.0f} %"
+
+
+def milliseconds(value: float) -> str:
+    """A time."""
+    return f"{figure(value)} ms"
+
+
+def times(value: float) -> str:
+    """A ratio that is a multiple."""
+    return f"{figure(value)} times"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from benchmarks.goals import Goal, Section, at_most
-from benchmarks.markdown import figure, table
+from benchmarks.goals import Goal, Section, at_least, at_most
+from benchmarks.markdown import figure, milliseconds, table, times
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.peers.ranking import (
     BARE_CALLS,
@@ -133,33 +134,32 @@ def _goals(measured: Mapping[str, Case], final: Benchmark) -> Iterator[Goal | st
             kind = "durable" if durable else "non-durable"
             peer = best(measured, durable=durable, with_result=with_result)
             theirs = quickest(finals(final.cases, of=peer[0]), FINAL) if peer is not None else None
-            times = final.ratio(mine[0], theirs[0], FINAL) if theirs is not None else None
-            if peer is None or theirs is None or times is None:
+            ratio = final.ratio(mine[0], theirs[0], FINAL) if theirs is not None else None
+            if peer is None or theirs is None or ratio is None:
                 yield f"{ours}: no {kind} peer was measured beside it."
                 continue
-            yield Goal(
+            yield at_least(
+                ratio,
+                least,
                 of=f"{ours} end to end, {figure(mine[1])}/s, beside the best {kind} peer"
                 f" ({peer[0]}, {figure(theirs[1])}/s)",
-                wanted=f"{figure(least)} times",
-                measured=f"{figure(times)} times",
-                reached=times >= least,
-                bare=None if with_result else _by_bare_calls(final, theirs[0]),
+                bare=None if with_result else _of_bare_calls(final, theirs[0]),
+                written=times,
                 remark=f"{_how_sure(final, mine[0], theirs[0], peer=peer[0])}{_as_it_comes(final, ours, theirs[0])}",
             )
 
 
-def _by_bare_calls(final: Benchmark, theirs: str) -> str | None:
-    """In words: the same ratio of what bare calls of the driver did in the same turns."""
+def _of_bare_calls(final: Benchmark, theirs: str) -> float | None:
+    """The same ratio of what bare calls of the driver did in the same turns."""
     bare = quickest(finals(final.cases, of=BARE_CALLS), FINAL)
-    times = final.ratio(bare[0], theirs, FINAL) if bare is not None else None
-    return None if times is None else f"{figure(times)} times"
+    return final.ratio(bare[0], theirs, FINAL) if bare is not None else None
 
 
 def _how_sure(final: Benchmark, mine: str, theirs: str, *, peer: str) -> str:
     """In words: how far the ratio depends on the turn, and on which form of the peer was the best."""
     turns = final.ratios(mine, theirs, FINAL)
     others = [final.ratio(mine, form, FINAL) for form in _sound_forms(final, peer) if form != theirs]
-    known = [times for times in others if times is not None]
+    known = [ratio for ratio in others if ratio is not None]
     by_others = f"; by its other forms {figure(min(known))} to {figure(max(known))}" if known else ""
     return f"In single turns {figure(min(turns))} to {figure(max(turns))}{by_others}."
 
@@ -178,15 +178,16 @@ def _as_it_comes(final: Benchmark, ours: str, theirs: str) -> str:
 
 
 def _moonshot(final: Benchmark) -> Goal:
+    of = "The moonshot, past 7,000/s on a machine where oban does 2,286"
     mine = quickest(finals(final.cases, of=OURS), FINAL)
     oban = quickest(finals(final.cases, of="oban"), FINAL)
-    times = final.ratio(mine[0], oban[0], FINAL) if mine is not None and oban is not None else None
-    of = "The moonshot, past 7,000/s on a machine where oban does 2,286"
-    wanted = f"{figure(MOONSHOT)} times"
-    if mine is None or oban is None or times is None:
-        return Goal(of=of, wanted=wanted)
-    measured = f"{figure(mine[1])}/s where oban does {figure(oban[1])}, {figure(times)} times"
-    return Goal(of=of, wanted=wanted, measured=measured, reached=times >= MOONSHOT, bare=_by_bare_calls(final, oban[0]))
+    if mine is None or oban is None:
+        return at_least(None, MOONSHOT, of=of, written=times)
+    ratio, bare = final.ratio(mine[0], oban[0], FINAL), _of_bare_calls(final, oban[0])
+    goal = at_least(ratio, MOONSHOT, of=of, bare=bare, written=times)
+    if goal.measured is None:
+        return goal
+    return replace(goal, measured=f"{figure(mine[1])}/s where oban does {figure(oban[1])}, {goal.measured}")
 
 
 def _pickup_goals(measured: Mapping[str, Case]) -> Iterator[Goal]:
@@ -207,7 +208,7 @@ def _pickup_goals(measured: Mapping[str, Case]) -> Iterator[Goal]:
         if mine is not None and known:
             name = min(known, key=lambda each: known[each])
             of = f"{OURS} pick-up p99 beside the best {kind} ({name})"
-            yield at_most(mine, known[name], of=of, unit=" ms")
+            yield at_most(mine, known[name], of=of, written=milliseconds)
 
 
 def _what_is_possible(bare_p99_ms: float | None) -> Iterator[str]:
