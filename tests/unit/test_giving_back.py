@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from hand_clock import START, HandClock
+from observers import settle
 from wired_pool import LEASE, SLOTS, Wire, end, waiting, wired_pool
 
 from jobqueue.errors import Unavailable
@@ -80,7 +81,7 @@ async def test_what_is_claimed_when_a_stop_has_begun_is_given_back_unrun() -> No
     poller = asyncio.create_task(pool.poller.run())
     ids = await asyncio.wait_for(wire.claims.get(), 20)
     stopping = asyncio.create_task(pool.stop(grace_seconds=20.0, flush_seconds=20.0))
-    await asyncio.sleep(0)  # it begins
+    await settle()  # it has begun
     wire.may_answer.set()
     await stopping
     await end(pool, poller)
@@ -103,7 +104,7 @@ async def test_a_job_is_not_claimed_again_while_it_runs_here() -> None:
     await asyncio.wait_for(begun.wait(), 20)
 
     pool.offer(waiting(2))
-    await asyncio.sleep(0)  # what is offered is claimed in the next turn of the loop
+    await settle()  # what is offered is claimed in the next turn of the loop
     may_end.set()
     await asyncio.wait_for(wire.all_completed.wait(), 20)
     await end(pool, poller)
