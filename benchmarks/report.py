@@ -80,7 +80,8 @@ def render(found: Mapping[str, Benchmark], pictures: Mapping[str, str] = {}) -> 
     make = SECTIONS | {"peers": partial(peers_section, bare_p99_ms=bare, final=found.get("final"))}
     sections = {name: section(found[name]) for name, section in make.items() if name in found}
     goals = [goal for section in sections.values() for goal in section.goals]
-    parts = [TITLE.replace("COMMANDS", "\n".join(_commands(found))), goals_section(goals), machine_section(found)]
+    in_one_table = [goals_section(goals)] if goals else []
+    parts = [TITLE.replace("COMMANDS", "\n".join(_commands(found))), *in_one_table, machine_section(found)]
     for name, section in sections.items():
         picture = [f"![{name}](benchmarks/{pictures[name]})"] if name in pictures else []
         parts += [f"## {section.heading}", _of_rounds(found[name]), section.text, *picture]

@@ -105,6 +105,12 @@ def test_all_goals_stand_in_one_table(results: Path) -> None:
     assert "2 of 8 are reached." in page
 
 
+def test_a_page_of_what_has_no_goals_has_no_table_of_them(results: Path) -> None:
+    put(results, line("growth", "10 slots", per_second=1_000))
+
+    assert "## The goals" not in render(read_results(results))
+
+
 def test_the_best_durable_peer_is_not_one_that_a_crash_would_lose_jobs_of(results: Path) -> None:
     put(
         results,
